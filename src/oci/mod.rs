@@ -1,0 +1,21 @@
+//! The words of the OCI specifications as parsed types: no IO, no async, no HTTP.
+//!
+//! Holding one of these values means that it was checked once, at the door; nothing further in has to check again.
+
+mod code;
+mod digest;
+mod manifest;
+mod media_type;
+mod name;
+mod range;
+mod reference;
+mod upload_id;
+
+pub use code::ErrorCode;
+pub use digest::{Algorithm, Digest, DigestInvalid, Digester};
+pub use manifest::{Descriptor, Manifest, ManifestInvalid};
+pub use media_type::{ManifestKind, MediaType, OCI_INDEX};
+pub use name::{Host, HostInvalid, NameInvalid, RepositoryName};
+pub use range::{ByteRange, ContentRange, RangeInvalid, RangeRequest};
+pub use reference::{Reference, ReferenceInvalid, Tag, TagInvalid};
+pub use upload_id::{UploadId, UploadIdInvalid};
