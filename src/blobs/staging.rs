@@ -1,0 +1,96 @@
+//! Files being written: one per fill, one per upload session.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{Error, blocking};
+use crate::oci::{Algorithm, Digester};
+use crate::storage::{self, Store};
+
+/// Bytes read at a time when a file is read through.
+const READ_BYTES: usize = 1 << 20;
+
+/// A file in `staging/`. It is only ever appended to, so its length is how far it has come, also after a crash.
+#[derive(Clone, Debug)]
+pub struct Staging {
+    pub(super) store: Arc<Store>,
+    pub(super) path: PathBuf,
+    pub(super) file: Arc<File>,
+    pub(super) length_bytes: u64,
+}
+
+impl Staging {
+    pub(super) async fn open(store: Arc<Store>, path: PathBuf) -> Result<Self, Error> {
+        blocking("opening a staging file", move || {
+            let (file, length_bytes) = store.open_staging(&path).map_err(Error::Storage)?;
+            Ok(Self { store, path, file: Arc::new(file), length_bytes })
+        })
+        .await
+    }
+
+    /// How many bytes are in the file.
+    pub fn length_bytes(&self) -> u64 {
+        self.length_bytes
+    }
+
+    /// A handle for readers; it stays good over a commit and over a removal.
+    pub fn file(&self) -> Arc<File> {
+        Arc::clone(&self.file)
+    }
+
+    /// Disk space the file takes by now, in bytes.
+    pub async fn allocated_bytes(&self) -> Result<u64, Error> {
+        let (file, path) = (Arc::clone(&self.file), self.path.clone());
+        blocking("measuring a staging file", move || storage::allocated_bytes(&file, &path).map_err(Error::Storage))
+            .await
+    }
+
+    /// Takes disk space for a file of this length.
+    pub async fn preallocate(&self, length_bytes: u64) -> Result<(), Error> {
+        let (store, file, path) = (Arc::clone(&self.store), Arc::clone(&self.file), self.path.clone());
+        blocking("taking space for a staging file", move || {
+            store.preallocate(&file, &path, length_bytes).map_err(Error::Storage)
+        })
+        .await
+    }
+
+    /// Digests what is in the file.
+    pub(super) async fn digest(&self, algorithm: Algorithm) -> Result<Digester, Error> {
+        let (file, path, length_bytes) = (Arc::clone(&self.file), self.path.clone(), self.length_bytes);
+        blocking("reading a staging file", move || {
+            let mut digester = Digester::new(algorithm);
+            let mut piece = vec![0; READ_BYTES];
+            while digester.length_bytes() < length_bytes {
+                let left = length_bytes - digester.length_bytes();
+                let piece = &mut piece[..usize::try_from(left).unwrap_or(READ_BYTES).min(READ_BYTES)];
+                file.read_exact_at(piece, digester.length_bytes()).map_err(failed("reading", &path))?;
+                digester.update(piece);
+            }
+            Ok(digester)
+        })
+        .await
+    }
+}
+
+fn failed(operation: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::Storage(storage::Error::Io { operation, path, source })
+}
+
+pub(super) fn length_bytes(file: &File, path: &Path) -> Result<u64, Error> {
+    Ok(file.metadata().map_err(failed("reading the size of", path))?.len())
+}
+
+pub(super) fn write_at(file: &File, path: &Path, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+    file.write_all_at(bytes, offset).map_err(failed("writing", path))
+}
+
+pub(super) fn read_all(file: &File, path: &Path, size_bytes: u64) -> Result<Bytes, Error> {
+    let mut bytes = vec![0; usize::try_from(size_bytes).expect("only small blobs are read into memory")];
+    file.read_exact_at(&mut bytes, 0).map_err(failed("reading", path))?;
+    Ok(bytes.into())
+}

@@ -1,0 +1,96 @@
+//! The whole tree of a store, drawn and built here.
+//!
+//! ```text
+//! PATH/
+//!   entrepot.json                  marker: this is a store, and of which format
+//!   lock                           held by the one process that serves the store
+//!   index.sqlite  -wal  -shm       the index (see `metadata`)
+//!   blobs/sha256/ab/abcdef…        committed blobs and manifests: immutable, named by what they hold
+//!   blobs/sha512/ab/abcdef…
+//!   staging/fills/sha256-abcdef…   fills in progress; what a restart finds here is continued when asked for again
+//!   staging/uploads/UUID           upload sessions; those without a row in the index are removed at start
+//!   staging/puts/UUID              small blobs on their way in; removed at start
+//! ```
+//! One level of 256 folders below the algorithm: they are made with the store, so that a commit has to make no folder
+//! durable but the one it renames into, and folders never grow the store's size by more than a few MiB.
+
+use std::path::{Path, PathBuf};
+
+use crate::oci::{Algorithm, Digest, UploadId};
+
+/// The folders of a new store, parents first.
+pub(super) fn folders(root: &Path) -> Vec<PathBuf> {
+    let mut folders = vec![root.join("blobs"), root.join("staging")];
+    folders.extend(["fills", "uploads", "puts"].map(|name| root.join("staging").join(name)));
+    for algorithm in Algorithm::ALL {
+        let of_algorithm = root.join("blobs").join(algorithm.as_str());
+        folders.push(of_algorithm.clone());
+        folders.extend((0..=u8::MAX).map(|byte| of_algorithm.join(format!("{byte:02x}"))));
+    }
+    folders
+}
+
+pub(super) fn marker(root: &Path) -> PathBuf {
+    root.join("entrepot.json")
+}
+
+pub(super) fn lock(root: &Path) -> PathBuf {
+    root.join("lock")
+}
+
+pub(super) fn index(root: &Path) -> PathBuf {
+    root.join("index.sqlite")
+}
+
+pub(super) fn blob(root: &Path, digest: &Digest) -> PathBuf {
+    let hex = digest.hex();
+    root.join("blobs").join(digest.algorithm().as_str()).join(&hex[..2]).join(hex)
+}
+
+pub(super) fn fill(root: &Path, digest: &Digest) -> PathBuf {
+    root.join("staging/fills").join(format!("{}-{}", digest.algorithm().as_str(), digest.hex()))
+}
+
+/// The digest whose fill a file name in `staging/fills` belongs to.
+pub(super) fn parse_fill(name: &str) -> Option<Digest> {
+    name.replacen('-', ":", 1).parse().ok()
+}
+
+pub(super) fn upload(root: &Path, id: &UploadId) -> PathBuf {
+    root.join("staging/uploads").join(id.to_string())
+}
+
+/// Small blobs are staged under a random name: two writers of one digest never meet in one file.
+pub(super) fn put(root: &Path) -> PathBuf {
+    root.join("staging/puts").join(UploadId::random().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fills_name_leads_back_to_its_digest() {
+        let digest = Digest::of(Algorithm::Sha512, b"x");
+        let path = fill(Path::new("/s"), &digest);
+        assert_eq!(parse_fill(path.file_name().unwrap().to_str().unwrap()), Some(digest));
+        assert_eq!(parse_fill("sha256-zz"), None);
+    }
+
+    #[test]
+    fn every_blob_lies_in_a_folder_that_is_made_with_the_store() {
+        let root = Path::new("/s");
+        let folders = folders(root);
+        for text in [b"a", b"b", b"c"] {
+            for algorithm in Algorithm::ALL {
+                let path = blob(root, &Digest::of(algorithm, text));
+                assert!(folders.contains(&path.parent().unwrap().to_path_buf()));
+            }
+        }
+        assert!(
+            folders.iter().all(
+                |folder| folder.parent() == Some(root) || folders.contains(&folder.parent().unwrap().to_path_buf())
+            )
+        );
+    }
+}

@@ -1,0 +1,243 @@
+//! Bytes under keys on the local file system: the layout of a store, its marker and its lock.
+//!
+//! Writing follows one order everywhere: bytes into a file of `staging/`, fsync, rename to the final name, fsync of the
+//! folder. A crash before the rename leaves a staging file, which start-up removes or continues; after it, the blob.
+
+mod fs;
+mod keys;
+mod marker;
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::oci::{Digest, UploadId};
+
+pub use fs::{FileSystemSize, allocated_bytes};
+
+/// Why the store could not do something. Every variant names the path.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A system call failed.
+    #[error("{operation} {}", path.display())]
+    Io {
+        /// What was being done: `opening`, `renaming`, …
+        operation: &'static str,
+        /// To which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Another process serves this store.
+    #[error("the store {} is in use by another process: stop it, or choose another storage.path", path.display())]
+    Locked {
+        /// The store.
+        path: PathBuf,
+    },
+    /// A folder with other things in it.
+    #[error("{} is not empty and is no entrepot store (it has no entrepot.json): choose an empty folder as storage.path", path.display())]
+    Foreign {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// There is no store, and none may be made.
+    #[error("there is no store at {} and storage.create is false: is its disk mounted?", path.display())]
+    Missing {
+        /// Where it was expected.
+        path: PathBuf,
+    },
+    /// The marker is damaged or of another program.
+    #[error("{} is not the marker of an entrepot store: {reason}", path.display())]
+    Marker {
+        /// The marker file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A store of a later version.
+    #[error("the store {} has format {found}, this version knows format {known}: use the version that wrote it", path.display())]
+    Format {
+        /// The store.
+        path: PathBuf,
+        /// Its format.
+        found: u64,
+        /// Ours.
+        known: u64,
+    },
+    /// Blobs are there but the index that says what they are is not.
+    #[error("the store {} has lost its index {}: restore that file from a backup, or move the store away", path.display(), index.display())]
+    IndexMissing {
+        /// The store.
+        path: PathBuf,
+        /// The file that should be there.
+        index: PathBuf,
+    },
+}
+
+impl Error {
+    pub(super) fn io(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { operation, path, source }
+    }
+
+    /// Did it fail because the file system is full?
+    pub fn is_no_space(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull || source.kind() == io::ErrorKind::QuotaExceeded)
+    }
+}
+
+/// An open store. One process at a time has it; dropping it gives the lock back.
+#[derive(Debug)]
+pub struct Store {
+    root: PathBuf,
+    /// The kernel releases the lock with the file, also when the process is killed.
+    _lock: File,
+}
+
+/// What start-up found in `staging/fills`.
+#[derive(Debug, Clone, Copy)]
+pub struct PartialFill {
+    /// The blob that was being fetched.
+    pub digest: Digest,
+    /// Disk space it takes, in bytes.
+    pub stored_bytes: u64,
+}
+
+impl Store {
+    /// Opens the store at `root`, making it if the folder is missing or empty and `create` allows that.
+    pub fn open(root: &Path, create: bool) -> Result<Self, Error> {
+        let state = marker::read(root)?;
+        if state == marker::State::Empty && !create {
+            return Err(Error::Missing { path: root.to_owned() });
+        }
+        fs::create_folders(root, &[root.to_owned()])?;
+        let lock = fs::lock(&keys::lock(root))?.ok_or_else(|| Error::Locked { path: root.to_owned() })?;
+        match state {
+            marker::State::Ours if !keys::index(root).exists() => {
+                return Err(Error::IndexMissing { path: root.to_owned(), index: keys::index(root) });
+            }
+            marker::State::Ours => {}
+            marker::State::Empty => {
+                fs::create_folders(root, &keys::folders(root))?;
+            }
+        }
+        Ok(Self { root: root.to_owned(), _lock: lock })
+    }
+
+    /// Writes the marker, once the index exists too: a crash before this leaves a folder that the next start takes for new.
+    pub fn mark_complete(&self) -> Result<(), Error> {
+        marker::write(&self.root)
+    }
+
+    /// The folder of the store.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The file of the index.
+    pub fn index_path(&self) -> PathBuf {
+        keys::index(&self.root)
+    }
+
+    /// The file of a committed blob.
+    pub fn blob_path(&self, digest: &Digest) -> PathBuf {
+        keys::blob(&self.root, digest)
+    }
+
+    /// The file a fill writes.
+    pub fn fill_path(&self, digest: &Digest) -> PathBuf {
+        keys::fill(&self.root, digest)
+    }
+
+    /// The file an upload session writes.
+    pub fn upload_path(&self, id: &UploadId) -> PathBuf {
+        keys::upload(&self.root, id)
+    }
+
+    /// A new file for a small blob on its way in.
+    pub fn put_path(&self) -> PathBuf {
+        keys::put(&self.root)
+    }
+
+    /// Makes staged bytes a blob: fsync, rename, fsync of the folder. Returns the disk space the blob takes, in bytes.
+    /// A crash before the rename leaves the staging file; after it, a blob that the index does not name yet, which a
+    /// later commit of the same content replaces.
+    pub fn commit(&self, file: &File, staged: &Path, digest: &Digest) -> Result<u64, Error> {
+        let target = self.blob_path(digest);
+        file.sync_all().map_err(Error::io("syncing", staged))?;
+        fs::rename(staged, &target)?;
+        fs::sync_folder(target.parent().unwrap_or(&self.root))?;
+        allocated_bytes(file, &target)
+    }
+
+    /// Opens a file for reading; `None` if it is not there.
+    pub fn open_read(&self, path: &Path) -> Result<Option<File>, Error> {
+        fs::open_read(path)
+    }
+
+    /// Opens a staging file for writing, making it if need be, and says how many bytes are in it.
+    pub fn open_staging(&self, path: &Path) -> Result<(File, u64), Error> {
+        fs::open_staging(path)
+    }
+
+    /// Takes disk blocks for `length_bytes` without changing the file's length, so that a later write cannot run out of
+    /// space. File systems that cannot do this are left to fail at the write.
+    pub fn preallocate(&self, file: &File, path: &Path, length_bytes: u64) -> Result<(), Error> {
+        fs::preallocate(file, path, length_bytes)
+    }
+
+    /// Removes a file; that it is gone already is fine.
+    pub fn remove(&self, path: &Path) -> Result<(), Error> {
+        fs::remove(path)
+    }
+
+    /// Size and free space of the file system under the store.
+    pub fn file_system(&self) -> Result<FileSystemSize, Error> {
+        fs::file_system(&self.root)
+    }
+
+    /// Disk space the index takes, in bytes.
+    pub fn index_bytes(&self) -> u64 {
+        let index = self.index_path();
+        ["", "-wal", "-shm"]
+            .iter()
+            .filter_map(|suffix| fs::path_allocated_bytes(&index.with_file_name(format!("index.sqlite{suffix}"))))
+            .sum()
+    }
+
+    /// Partial fills that an earlier process left. Files with foreign names are removed.
+    pub fn list_partial_fills(&self) -> Result<Vec<PartialFill>, Error> {
+        let mut found = Vec::new();
+        for path in fs::list(&self.root.join("staging/fills"))? {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            match keys::parse_fill(name) {
+                Some(digest) => {
+                    found.push(PartialFill { digest, stored_bytes: fs::path_allocated_bytes(&path).unwrap_or(0) });
+                }
+                None => fs::remove(&path)?,
+            }
+        }
+        Ok(found)
+    }
+
+    /// Upload sessions with a file, and the disk space it takes in bytes. Files with foreign names are removed.
+    pub fn list_upload_files(&self) -> Result<Vec<(UploadId, u64)>, Error> {
+        let mut found = Vec::new();
+        for path in fs::list(&self.root.join("staging/uploads"))? {
+            let id = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
+            match id {
+                Some(id) => found.push((id, fs::path_allocated_bytes(&path).unwrap_or(0))),
+                None => fs::remove(&path)?,
+            }
+        }
+        Ok(found)
+    }
+
+    /// Removes the small blobs that a crash left on their way in.
+    pub fn clear_puts(&self) -> Result<(), Error> {
+        fs::list(&self.root.join("staging/puts"))?.iter().try_for_each(|path| fs::remove(path))
+    }
+}
+
+#[cfg(test)]
+mod tests;
