@@ -1,8 +1,23 @@
 //! entrepot: a pull-through caching mirror registry for container images.
+//!
+//! The map, in reading order. Who may know whom is in ARCHITECTURE.md, and `tests/it/tidy.rs` holds everybody to it.
 #![deny(unsafe_code)]
 
-pub mod blobs;
-pub mod clock;
 pub mod oci;
-pub mod report;
+
+pub mod blobs;
+pub mod cache;
+pub mod http;
+pub mod metadata;
+pub mod registry;
 pub mod storage;
+pub mod tasks;
+pub mod upstream;
+
+pub mod cli;
+pub mod config;
+
+pub mod clock;
+pub mod metrics;
+pub mod report;
+pub mod telemetry;

@@ -1,1 +1,10 @@
-fn main() {}
+//! argv → command → exit code.
+
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    entrepot::cli::main()
+}

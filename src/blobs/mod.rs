@@ -14,7 +14,7 @@ use bytes::Bytes;
 use crate::oci::{Digest, UploadId};
 use crate::storage::{self, Store};
 
-pub use reader::{BlobReader, Growth, Progress};
+pub use reader::{BlobPin, BlobReader, Growth, Progress};
 pub use staging::Staging;
 pub use writer::{BlobWriter, Committed, Lease, PourError, Suspended};
 

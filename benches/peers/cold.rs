@@ -1,0 +1,72 @@
+//! A cold pull against asking the origin directly: the first byte, and a whole big blob.
+
+use crate::client::{get, pull};
+use crate::content::{Blob, hash};
+use crate::origin::{Origin, blob_path, manifest_path};
+use crate::process::Server;
+use crate::table::{Table, median, mib, ms, ratio};
+use crate::{Bench, Result};
+
+const SMALL_BLOBS: u64 = 40;
+const SMALL_BYTES: u64 = 8 << 20;
+
+pub fn run(bench: &Bench) -> Result<()> {
+    first_byte(bench)?;
+    whole_blob(bench)
+}
+
+/// Many blobs, each pulled once directly and once through; the manifest that names them first, as clients do.
+fn first_byte(bench: &Bench) -> Result<()> {
+    let blobs: Vec<Blob> = (0..SMALL_BLOBS)
+        .map(|n| Blob::create(bench.dir.join(format!("small-{n}")), SMALL_BYTES, 100 + n))
+        .collect::<Result<_>>()?;
+    let origin = Origin::start()?;
+    origin.hold(&blobs);
+    let server = Server::entrepot(&bench.dir.join("first-byte"), origin.addr)?;
+    get(server.addr, &manifest_path())?.expect(200)?.sink(None)?;
+    let (mut direct, mut through, mut extra) = (Vec::new(), Vec::new(), Vec::new());
+    for blob in &blobs {
+        direct.push(ms(pull(origin.addr, &blob_path(blob))?.first_byte));
+        through.push(ms(pull(server.addr, &blob_path(blob))?.first_byte));
+        extra.push(through[through.len() - 1] - direct[direct.len() - 1]);
+    }
+    let mut table = Table::new(
+        format!("First byte of a cold blob, {SMALL_BLOBS} blobs"),
+        &["directly, ms", "through entrepot, ms", "later by, ms (median)", "later by, ms (worst)"],
+    );
+    let worst = extra.iter().copied().fold(f64::NAN, f64::max);
+    table.row(&[median(&direct), median(&through), median(&extra), worst].map(|value| format!("{value:.2}")));
+    table.print();
+    Ok(())
+}
+
+/// A new entrepot for every run: nothing is cheaper to make cold than an empty store.
+fn whole_blob(bench: &Bench) -> Result<()> {
+    let blob = Blob::create(bench.dir.join("blob"), bench.blob_bytes, 3)?;
+    let origin = Origin::start()?;
+    origin.hold(std::slice::from_ref(&blob));
+    let (mut direct, mut hashed, mut bound, mut through) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for run in 0..bench.runs {
+        direct.push(pull(origin.addr, &blob_path(&blob))?.total.as_secs_f64());
+        hashed.push(hash(&blob.path)?.1.as_secs_f64());
+        bound.push(direct[run].max(hashed[run]));
+        let dir = bench.dir.join(format!("whole-{run}"));
+        let server = Server::entrepot(&dir, origin.addr)?;
+        get(server.addr, &manifest_path())?.expect(200)?.sink(None)?;
+        through.push(pull(server.addr, &blob_path(&blob))?.total.as_secs_f64());
+        drop(server);
+        std::fs::remove_dir_all(dir)?;
+    }
+    let mut table = Table::new(
+        format!("Cold blob of {:.0} MiB", mib(blob.size_bytes)),
+        &["directly, s", "hashing alone, s", "through entrepot, s", "entrepot is, of the slower"],
+    );
+    table.row(&[
+        format!("{:.2}", median(&direct)),
+        format!("{:.2}", median(&hashed)),
+        format!("{:.2}", median(&through)),
+        format!("{:.2}×", ratio(&through, &bound)),
+    ]);
+    table.print();
+    Ok(())
+}

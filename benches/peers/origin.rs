@@ -1,0 +1,173 @@
+//! The upstream of the benchmarks: a registry of a few files that counts what it is asked.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, RwLock};
+
+use crate::Result;
+use crate::client;
+use crate::content::{Blob, EMPTY_CONFIG, MANIFEST_TYPE, digest_of, manifest};
+
+/// The repository that every benchmark asks for; the path form that a default upstream answers.
+pub const REPOSITORY: &str = "library/bench";
+
+#[derive(Default)]
+struct State {
+    manifest: RwLock<Vec<u8>>,
+    blobs: RwLock<HashMap<String, Blob>>,
+    blob_gets: AtomicU64,
+}
+
+/// A running origin. Its threads end with the process.
+pub struct Origin {
+    pub addr: SocketAddr,
+    state: Arc<State>,
+}
+
+impl Origin {
+    pub fn start() -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let (addr, state) = (listener.local_addr()?, Arc::new(State::default()));
+        let shared = Arc::clone(&state);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let state = Arc::clone(&shared);
+                // A client that goes away in mid-answer is no concern of the origin.
+                std::thread::spawn(move || serve(stream, &state).ok());
+            }
+        });
+        Ok(Self { addr, state })
+    }
+
+    /// Replaces what the repository holds: one tag `1` whose layers are these blobs.
+    pub fn hold(&self, blobs: &[Blob]) {
+        let map = blobs.iter().map(|blob| (blob.digest.clone(), blob.clone())).collect();
+        *self.state.blobs.write().expect("no holder panics") = map;
+        *self.state.manifest.write().expect("no holder panics") = manifest(blobs);
+    }
+
+    /// How many GETs of blobs came since the last call.
+    pub fn take_blob_gets(&self) -> u64 {
+        self.state.blob_gets.swap(0, Ordering::Relaxed)
+    }
+}
+
+pub fn blob_path(blob: &Blob) -> String {
+    format!("/v2/{REPOSITORY}/blobs/{}", blob.digest)
+}
+
+pub fn manifest_path() -> String {
+    format!("/v2/{REPOSITORY}/manifests/1")
+}
+
+struct Request {
+    head_only: bool,
+    path: String,
+    range_from: u64,
+}
+
+/// Requests of one connection, one after the other.
+fn serve(mut stream: TcpStream, state: &State) -> Result<()> {
+    stream.set_nodelay(true)?;
+    while let Some(request) = read_request(&mut stream)? {
+        answer(&mut stream, state, &request)?;
+    }
+    Ok(())
+}
+
+fn read_request(stream: &mut TcpStream) -> Result<Option<Request>> {
+    let (mut head, mut piece) = (Vec::new(), [0; 4096]);
+    while !head.ends_with(b"\r\n\r\n") {
+        let n = stream.read(&mut piece)?;
+        if n == 0 {
+            return Ok(None);
+        }
+        head.extend_from_slice(&piece[..n]);
+    }
+    let head = String::from_utf8(head)?;
+    let mut words = head.split(' ');
+    let head_only = words.next() == Some("HEAD");
+    let target = words.next().ok_or("no request line")?;
+    let range_from = head
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .find(|(name, _)| name.eq_ignore_ascii_case("range"))
+        .and_then(|(_, value)| value.trim().strip_prefix("bytes=")?.split('-').next()?.parse().ok())
+        .unwrap_or(0);
+    let path = target.split('?').next().unwrap_or(target).replace("%3A", ":");
+    Ok(Some(Request { head_only, path, range_from }))
+}
+
+fn answer(stream: &mut TcpStream, state: &State, request: &Request) -> Result<()> {
+    if request.path == "/v2/" {
+        return small(stream, request, "application/json", b"{}");
+    }
+    let Some((kind, reference)) = request
+        .path
+        .strip_prefix("/v2/")
+        .and_then(|rest| rest.strip_prefix(REPOSITORY)?.strip_prefix('/')?.split_once('/'))
+    else {
+        return missing(stream);
+    };
+    let manifest = state.manifest.read().expect("no holder panics").clone();
+    match kind {
+        "manifests" if reference == "1" || reference == digest_of(&manifest) => {
+            small(stream, request, MANIFEST_TYPE, &manifest)
+        }
+        "blobs" if reference == digest_of(EMPTY_CONFIG) => {
+            small(stream, request, "application/octet-stream", EMPTY_CONFIG)
+        }
+        "blobs" => {
+            let blob = state.blobs.read().expect("no holder panics").get(reference).cloned();
+            match blob {
+                Some(blob) => large(stream, state, request, &blob),
+                None => missing(stream),
+            }
+        }
+        _ => missing(stream),
+    }
+}
+
+fn small(stream: &mut TcpStream, request: &Request, media_type: &str, body: &[u8]) -> Result<()> {
+    let mut bytes = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: {media_type}\r\nContent-Length: {}\r\nDocker-Content-Digest: {}\r\n\r\n",
+        body.len(),
+        digest_of(body),
+    )
+    .into_bytes();
+    if !request.head_only {
+        bytes.extend_from_slice(body);
+    }
+    Ok(stream.write_all(&bytes)?)
+}
+
+fn large(stream: &mut TcpStream, state: &State, request: &Request, blob: &Blob) -> Result<()> {
+    let (from, size) = (request.range_from, blob.size_bytes);
+    if from >= size {
+        return Ok(stream.write_all(b"HTTP/1.1 416 Range Not Satisfiable\r\nContent-Length: 0\r\n\r\n")?);
+    }
+    let (status, range) = match from {
+        0 => ("200 OK", String::new()),
+        _ => ("206 Partial Content", format!("Content-Range: bytes {from}-{}/{size}\r\n", size - 1)),
+    };
+    write!(
+        stream,
+        "HTTP/1.1 {status}\r\nContent-Type: application/octet-stream\r\nContent-Length: {}\r\n{range}Accept-Ranges: bytes\r\nDocker-Content-Digest: {}\r\n\r\n",
+        size - from,
+        blob.digest,
+    )?;
+    if request.head_only {
+        return Ok(());
+    }
+    state.blob_gets.fetch_add(1, Ordering::Relaxed);
+    let mut file = File::open(&blob.path)?;
+    file.seek(SeekFrom::Start(from))?;
+    client::send(stream, &mut file, size - from)
+}
+
+fn missing(stream: &mut TcpStream) -> Result<()> {
+    Ok(stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")?)
+}

@@ -1,0 +1,180 @@
+//! The servers under test: started on a free port with a directory of their own, measured and ended by process id.
+
+use std::fs::{self, File};
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::Result;
+use crate::client;
+
+/// A server process; dropping it ends it.
+pub struct Server {
+    pub name: &'static str,
+    pub addr: SocketAddr,
+    child: Child,
+}
+
+impl Server {
+    /// entrepot with the upstream as default; `dir` is created and must be new for a cold cache.
+    pub fn entrepot(dir: &Path, upstream: SocketAddr) -> Result<Self> {
+        fs::create_dir_all(dir)?;
+        let addr = free_addr()?;
+        let (config, store) = (dir.join("config.yaml"), dir.join("store"));
+        fs::write(
+            &config,
+            format!(
+                "http:\n  listen: {addr}\nstorage:\n  path: {}\n  min_free: 0\n  max_size: 200GiB\ncache:\n  max_size: 100GiB\n  \
+                 revalidate_after: 1h\nupstreams:\n  docker.io: {{url: \"http://{upstream}\", default: true}}\nlog:\n  format: json\n",
+                store.display(),
+            ),
+        )?;
+        let binary =
+            std::env::var_os("ENTREPOT").map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_entrepot")), PathBuf::from);
+        let mut command = ending_with_us(&binary);
+        command.args(["serve", "--config"]).arg(config);
+        Self::start("entrepot", command, addr, "/readyz", dir)
+    }
+
+    /// nginx with static files below `root`, set up as well as it can be for them.
+    pub fn nginx(dir: &Path, root: &Path) -> Result<Self> {
+        fs::create_dir_all(dir)?;
+        let addr = free_addr()?;
+        let config = dir.join("nginx.conf");
+        let (dir_text, root) = (dir.display(), root.display());
+        fs::write(
+            &config,
+            format!(
+                "daemon off; worker_processes auto; user root; pid {dir_text}/pid; error_log {dir_text}/error.log;\n\
+                 events {{ worker_connections 4096; }}\n\
+                 http {{ access_log off; sendfile on; tcp_nopush on; keepalive_requests 1000000000; etag on;\n\
+                 client_body_temp_path {dir_text}/t1; proxy_temp_path {dir_text}/t2; fastcgi_temp_path {dir_text}/t3;\n\
+                 uwsgi_temp_path {dir_text}/t4; scgi_temp_path {dir_text}/t5; types {{ }}\n\
+                 server {{ listen {addr}; root {root}; default_type application/octet-stream;\n\
+                 add_header Docker-Distribution-API-Version registry/2.0;\n\
+                 location = / {{ return 200; }}\n\
+                 location ~ /manifests/ {{ default_type {}; }} }} }}\n",
+                crate::content::MANIFEST_TYPE,
+            ),
+        )?;
+        let mut command = ending_with_us(Path::new("nginx"));
+        command.arg("-c").arg(config).arg("-e").arg(dir.join("error.log"));
+        Self::start("nginx", command, addr, "/", dir)
+    }
+
+    /// Distribution as Debian ships it, on the file system.
+    pub fn distribution(dir: &Path) -> Result<Self> {
+        fs::create_dir_all(dir)?;
+        let addr = free_addr()?;
+        let config = dir.join("registry.yml");
+        fs::write(
+            &config,
+            format!(
+                "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\n\
+                 storage: {{filesystem: {{rootdirectory: {}/store}}, cache: {{blobdescriptor: inmemory}}}}\nhttp: {{addr: \"{addr}\"}}\n",
+                dir.display(),
+            ),
+        )?;
+        let mut command = ending_with_us(Path::new("docker-registry"));
+        command.arg("serve").arg(config);
+        Self::start("Distribution", command, addr, "/v2/", dir)
+    }
+
+    fn start(name: &'static str, mut command: Command, addr: SocketAddr, ready: &str, dir: &Path) -> Result<Self> {
+        let log = dir.join(format!("{name}.log"));
+        // Requests are logged, as in production, but to nowhere: the disk of the log is not what is compared.
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log)?);
+        let mut server = Self { name, addr, child: command.spawn()? };
+        let started = Instant::now();
+        while !matches!(client::get(addr, ready), Ok(answer) if answer.status == 200) {
+            if server.child.try_wait()?.is_some() || started.elapsed() > Duration::from_secs(30) {
+                return Err(format!("{name} did not come up:\n{}", fs::read_to_string(log)?).into());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(server)
+    }
+
+    /// Processor time so far of the process and its children, user and system.
+    pub fn cpu(&self) -> Result<Duration> {
+        let mut ticks = 0;
+        for pid in self.family()? {
+            // A child may have ended since it was listed.
+            let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { continue };
+            let fields = stat_fields(&stat);
+            ticks += fields.get(11).map_or(0, |v| v.parse().unwrap_or(0))
+                + fields.get(12).map_or(0, |v| v.parse().unwrap_or(0));
+        }
+        Ok(Duration::from_secs(ticks) / u32::try_from(rustix::param::clock_ticks_per_second())?)
+    }
+
+    /// One of the `Vm…`/`Rss…` lines of the process's status, in bytes.
+    pub fn memory(&self, line: &str) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let value =
+            status.lines().find_map(|l| l.strip_prefix(line)?.strip_prefix(':')).ok_or("no such line in the status")?;
+        Ok(value.trim().trim_end_matches(" kB").parse::<u64>()? << 10)
+    }
+
+    fn family(&self) -> Result<Vec<u32>> {
+        let own = self.child.id();
+        let mut family = vec![own];
+        for entry in fs::read_dir("/proc")? {
+            let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            let parent = fs::read_to_string(format!("/proc/{pid}/stat"))
+                .ok()
+                .and_then(|stat| stat_fields(&stat).get(1)?.parse::<u32>().ok());
+            if parent == Some(own) {
+                family.push(pid);
+            }
+        }
+        Ok(family)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It cannot have been reaped before, so the id is still its own.
+        if let Some(pid) = Pid::from_raw(self.child.id().cast_signed()) {
+            kill_process(pid, Signal::TERM).ok();
+        }
+        let asked = Instant::now();
+        while asked.elapsed() < Duration::from_secs(20) {
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// The fields after the command's name, which may itself hold blanks; field 0 is the state.
+fn stat_fields(stat: &str) -> Vec<&str> {
+    stat.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ').collect()
+}
+
+/// Should the benchmark be killed, the kernel ends what it started.
+fn ending_with_us(program: &Path) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "TERM", "--"]).arg(program);
+    command
+}
+
+fn free_addr() -> Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}
+
+/// Whether a program is on the PATH; says so when it is not.
+pub fn installed(program: &str) -> bool {
+    let found = std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()));
+    if !found {
+        println!("\n{program} is not installed: left out");
+    }
+    found
+}

@@ -1,0 +1,127 @@
+//! Why the cache could not answer. Shared between all who waited for the same answer, hence the `Arc`s.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::oci::{Digest, Host, ManifestInvalid};
+use crate::{blobs, metadata, upstream};
+
+/// Why the cache could not answer.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// The upstream was asked, or had been asked a moment ago.
+    #[error("asking the upstream {host}")]
+    Upstream {
+        /// Which.
+        host: Host,
+        /// What came of it.
+        source: upstream::Error,
+    },
+    /// The upstream failed several times in a row and is left alone for a while.
+    #[error("the upstream {host} keeps failing and is not asked for now")]
+    Resting {
+        /// Which.
+        host: Host,
+        /// When it will be tried again.
+        retry_after: Duration,
+    },
+    /// `offline` is on and nothing is cached.
+    #[error("the upstream {host} must not be asked (offline is on) and the content is not in the cache")]
+    Offline {
+        /// Which.
+        host: Host,
+    },
+    /// The upstream took longer than a client waits.
+    #[error("the upstream {host} did not answer within {} s", waited.as_secs())]
+    Slow {
+        /// Which.
+        host: Host,
+        /// For how long.
+        waited: Duration,
+    },
+    /// What the upstream sent is not what it was asked for. Nothing of it was kept.
+    #[error("the upstream {host} sent something else than {asked}")]
+    Wrong {
+        /// Which.
+        host: Host,
+        /// What it was asked for.
+        asked: String,
+        /// How that was found out.
+        source: Arc<Wrong>,
+    },
+    /// There is no room to keep it, and it cannot be passed through.
+    #[error("the store has no room for {bytes} bytes")]
+    NoRoom {
+        /// How many were wanted.
+        bytes: u64,
+    },
+    /// The blobs could not be read or written.
+    #[error("using the store")]
+    Blobs(#[source] Arc<blobs::Error>),
+    /// The index could not be read or written.
+    #[error("using the index")]
+    Metadata(#[source] Arc<metadata::Error>),
+    /// The server is ending, or a job of it panicked.
+    #[error("the server is stopping")]
+    Stopped,
+}
+
+/// How an upstream's answer was found to be wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum Wrong {
+    /// The bytes have another digest.
+    #[error("the bytes have digest {actual}")]
+    Digest {
+        /// Theirs.
+        actual: Digest,
+    },
+    /// The bytes are no manifest.
+    #[error("the bytes are no manifest")]
+    Manifest(#[source] ManifestInvalid),
+    /// The body ended in good order before the announced length.
+    #[error("there are less than the announced {announced_bytes} bytes")]
+    TooShort {
+        /// How many were announced.
+        announced_bytes: u64,
+    },
+    /// There are more bytes than were announced.
+    #[error("there are more than the announced {announced_bytes} bytes")]
+    TooLong {
+        /// How many were announced.
+        announced_bytes: u64,
+    },
+}
+
+impl From<blobs::Error> for Error {
+    fn from(error: blobs::Error) -> Self {
+        Self::Blobs(Arc::new(error))
+    }
+}
+
+impl From<metadata::Error> for Error {
+    fn from(error: metadata::Error) -> Self {
+        Self::Metadata(Arc::new(error))
+    }
+}
+
+impl Error {
+    /// Did the upstream itself say that it has no such thing?
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Upstream { source, .. } if source.is_not_found())
+    }
+
+    /// One word for logs and metrics.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Upstream { source, .. } => source.kind(),
+            Self::Resting { .. } => "resting",
+            Self::Offline { .. } => "offline",
+            Self::Slow { .. } => "slow",
+            Self::Wrong { .. } => "wrong",
+            Self::NoRoom { .. } => "no_room",
+            Self::Blobs(_) => "store",
+            Self::Metadata(_) => "index",
+            Self::Stopped => "stopped",
+        }
+    }
+}

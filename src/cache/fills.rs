@@ -1,0 +1,164 @@
+//! The single-flight table of fills: one transfer per digest, however many clients ask and however they come and go.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, watch};
+
+use super::Source;
+use super::error::Error;
+use super::fill::Filler;
+use super::flights::Role;
+use super::room::Room;
+use crate::blobs::{BlobReader, Blobs, Growth};
+use crate::clock::Clock;
+use crate::metadata::Metadata;
+use crate::metrics::Metrics;
+use crate::oci::{Digest, RepositoryName};
+
+/// What every fill works with.
+#[derive(Debug)]
+pub struct Depot {
+    /// The index.
+    pub metadata: Metadata,
+    /// The blobs.
+    pub blobs: Blobs,
+    /// The disk's ledger.
+    pub room: Arc<Room>,
+    /// The time.
+    pub clock: Clock,
+    /// The counters.
+    pub metrics: Metrics,
+    /// Fills that may run at once; more wait for their turn.
+    pub fills: Semaphore,
+    /// How long one fill may take in all.
+    pub fill_timeout: Duration,
+}
+
+/// How a fill begins: what a client has to know before it can be answered.
+#[derive(Clone, Debug)]
+pub enum Start {
+    /// The upstream has not answered yet.
+    Waiting,
+    /// Bytes are coming, into this file.
+    Ready {
+        /// The staging file.
+        file: Arc<File>,
+        /// The blob's size, if the upstream or a manifest told.
+        size_bytes: Option<u64>,
+    },
+    /// The blob cannot be kept: whoever wants it has to stream it past the store.
+    Bypass,
+    /// There is nothing to be had.
+    Failed(Error),
+}
+
+/// A fill as those who wait for it see it.
+#[derive(Debug)]
+pub struct Fill {
+    /// The blob.
+    pub digest: Digest,
+    /// The repository through which it is fetched: a client of another one has to prove its access first.
+    pub repository: RepositoryName,
+    start: watch::Receiver<Start>,
+    growth: watch::Receiver<Growth>,
+}
+
+impl Fill {
+    /// Waits until the fill has begun, one way or the other. Never returns `Waiting`.
+    pub async fn started(&self) -> Start {
+        let mut start = self.start.clone();
+        let begun = start.wait_for(|start| !matches!(start, Start::Waiting)).await;
+        begun.map_or(Start::Failed(Error::Stopped), |start| start.clone())
+    }
+
+    /// A reader from the first byte on, of a fill that is `Ready`.
+    pub fn reader(&self, file: Arc<File>, size_bytes: Option<u64>) -> BlobReader {
+        BlobReader::growing(file, size_bytes, self.growth.clone())
+    }
+
+    /// How many bytes readers may have by now; `None` if there will be no more because it failed.
+    pub fn servable_bytes(&self) -> Option<u64> {
+        match &*self.growth.borrow() {
+            Growth::Filling { servable_bytes } => Some(*servable_bytes),
+            Growth::Verified { size_bytes } => Some(*size_bytes),
+            Growth::Failed(_) => None,
+        }
+    }
+}
+
+type Table = Arc<Mutex<HashMap<Digest, Arc<Fill>>>>;
+
+/// The fills under way.
+#[derive(Debug)]
+pub struct Fills {
+    table: Table,
+    depot: Arc<Depot>,
+}
+
+impl Fills {
+    /// None under way.
+    pub fn new(depot: Arc<Depot>) -> Self {
+        Self { table: Arc::default(), depot }
+    }
+
+    /// What the fills work with.
+    pub fn depot(&self) -> &Arc<Depot> {
+        &self.depot
+    }
+
+    /// The fill of a blob under way, if there is one.
+    pub fn find(&self, digest: &Digest) -> Option<Arc<Fill>> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner).get(digest).cloned()
+    }
+
+    /// How many are under way.
+    pub fn len(&self) -> usize {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Are none under way?
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Joins the fill of a blob, starting one if there is none. It runs on the server's account from then on.
+    pub fn join(&self, source: &Source, digest: Digest, stated_bytes: Option<u64>) -> (Arc<Fill>, Role) {
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(fill) = table.get(&digest) {
+            return (Arc::clone(fill), Role::Followed);
+        }
+        let (start, start_heard) = watch::channel(Start::Waiting);
+        let (growth, growth_heard) = watch::channel(Growth::Filling { servable_bytes: 0 });
+        let repository = source.canonical.clone();
+        let fill = Arc::new(Fill { digest, repository, start: start_heard, growth: growth_heard });
+        table.insert(digest, Arc::clone(&fill));
+        drop(table);
+        let entry = Entry { table: Arc::clone(&self.table), digest };
+        let filler =
+            Filler { depot: Arc::clone(&self.depot), source: source.clone(), digest, stated_bytes, start, growth };
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the fill belongs to the server, not to the client that asked first"
+        )]
+        tokio::spawn(async move {
+            let _entry = entry;
+            filler.run().await;
+        });
+        (fill, Role::Led)
+    }
+}
+
+/// Takes the fill off the table when it ends, however it ends. By then the index says whether the blob is there.
+struct Entry {
+    table: Table,
+    digest: Digest,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.digest);
+    }
+}

@@ -1,0 +1,128 @@
+//! One upstream as the cache sees it: its client, its policy, and whether it is being left alone.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use globset::GlobSet;
+use tracing::{info, warn};
+
+use super::breaker::Breaker;
+use super::error::Error;
+use super::freshness;
+use crate::clock::Clock;
+use crate::metrics::Metrics;
+use crate::oci::{Host, Tag};
+use crate::report::Chain;
+use crate::upstream::{self, Upstream};
+
+/// How an upstream's content is to be treated.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// For how long a confirmed tag is answered without asking again.
+    pub revalidate_after: Duration,
+    /// For how long after its confirmation a tag may be answered when the upstream fails; `None` is for ever.
+    pub stale_for: Option<Duration>,
+    /// How long a client with a cached answer waits for the upstream's confirmation.
+    pub stale_after_wait: Duration,
+    /// For how long "there is no such thing" is remembered.
+    pub negative_ttl: Duration,
+    /// Tags that never move.
+    pub immutable_tags: GlobSet,
+    /// Forget a tag that the upstream no longer has, rather than keep serving it.
+    pub forget_on_404: bool,
+    /// How often in a row a transfer is taken up again without having gained a byte.
+    pub retries_max: u32,
+    /// Never ask.
+    pub offline: bool,
+}
+
+/// An upstream with its policy.
+#[derive(Debug)]
+pub struct Mirror {
+    upstream: Upstream,
+    policy: Policy,
+    breaker: Mutex<Breaker>,
+    clock: Clock,
+    metrics: Metrics,
+}
+
+impl Mirror {
+    /// An upstream that has not been asked yet.
+    pub fn new(upstream: Upstream, policy: Policy, clock: Clock, metrics: Metrics) -> Self {
+        Self { upstream, policy, breaker: Mutex::default(), clock, metrics }
+    }
+
+    /// The upstream's name.
+    pub fn host(&self) -> &Host {
+        self.upstream.host()
+    }
+
+    /// The upstream's client, for use inside [`Mirror::ask`].
+    pub fn upstream(&self) -> &Upstream {
+        &self.upstream
+    }
+
+    /// How its content is treated.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// How this tag is to be treated.
+    pub fn freshness(&self, tag: &Tag) -> freshness::Policy {
+        freshness::Policy {
+            revalidate_after: self.policy.revalidate_after,
+            stale_for: self.policy.stale_for,
+            immutable: self.policy.immutable_tags.is_match(tag.as_str()),
+            offline: self.policy.offline,
+        }
+    }
+
+    /// Puts a question to the upstream, unless it is being left alone, and keeps count of how it answers.
+    pub async fn ask<T>(
+        &self,
+        operation: &'static str,
+        question: impl Future<Output = Result<T, upstream::Error>>,
+    ) -> Result<T, Error> {
+        let host = self.host();
+        if self.policy.offline {
+            return Err(Error::Offline { host: host.clone() });
+        }
+        let asked = self.breaker().ask(self.clock.now_ms());
+        asked.map_err(|retry_after| Error::Resting { host: host.clone(), retry_after })?;
+        let started = Instant::now();
+        let answer = question.await;
+        let result = answer.as_ref().err().map_or("ok", upstream::Error::kind);
+        self.metrics.upstream_asked(host.as_str(), operation, result, started.elapsed());
+        self.note(answer.as_ref().err());
+        answer.map_err(|source| {
+            if !source.is_not_found() {
+                warn!(upstream = %host, operation, kind = source.kind(), error = %Chain(&source), "the upstream failed");
+            }
+            Error::Upstream { host: host.clone(), source }
+        })
+    }
+
+    /// Is the upstream being left alone?
+    pub fn is_resting(&self) -> bool {
+        self.breaker().is_open()
+    }
+
+    /// Only what says that the upstream itself is in trouble counts: a 404 or a 401 is an answer of a healthy one.
+    fn note(&self, error: Option<&upstream::Error>) {
+        let mut breaker = self.breaker();
+        let was_open = breaker.is_open();
+        match error {
+            Some(error) if error.is_transient() => breaker.failed(self.clock.now_ms()),
+            _ => breaker.succeeded(),
+        }
+        match (was_open, breaker.is_open()) {
+            (false, true) => warn!(upstream = %self.host(), "the upstream keeps failing and is left alone for a while"),
+            (true, false) => info!(upstream = %self.host(), "the upstream answers again"),
+            _ => {}
+        }
+    }
+
+    fn breaker(&self) -> MutexGuard<'_, Breaker> {
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

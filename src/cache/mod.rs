@@ -1,0 +1,45 @@
+//! What makes the registry a mirror: content of upstreams, fetched once, kept, and answered for.
+//!
+//! Decisions are pure (`freshness`, `breaker`, `space`); what acts on them runs on the server's account (`fills`, `flights`),
+//! so that no client's leaving or slowness is felt by another.
+
+mod breaker;
+mod bypass;
+mod error;
+mod fill;
+mod fills;
+mod flights;
+pub mod freshness;
+mod manifests;
+mod memory;
+mod mirror;
+mod outcome;
+mod proof;
+mod room;
+pub mod space;
+
+use std::sync::Arc;
+
+use crate::oci::RepositoryName;
+
+pub use bypass::Bypass;
+pub use error::{Error, Wrong};
+pub use fills::{Depot, Fill, Fills, Start};
+pub use flights::{Flights, Role};
+pub use manifests::{HEADERS_WITHIN, Manifests, PulledManifest, Staleness};
+pub use memory::{Memory, StoredManifest};
+pub use mirror::{Mirror, Policy};
+pub use outcome::Outcome;
+pub use proof::Proofs;
+pub use room::{Pin, Reservation, Room};
+
+/// A repository of an upstream: where its content is kept here, and what it is called there.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// The upstream.
+    pub mirror: Arc<Mirror>,
+    /// `HOST/REPO`: the name under which its content is kept.
+    pub canonical: RepositoryName,
+    /// The name at the upstream.
+    pub remote: RepositoryName,
+}

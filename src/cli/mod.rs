@@ -1,0 +1,62 @@
+//! The command line: argv → command → exit code.
+
+pub mod check_config;
+pub mod serve;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{self, LoadedConfig, ServeFlags};
+use crate::report::Chain;
+
+/// A pull-through caching mirror registry for container images.
+#[derive(Debug, Parser)]
+#[command(name = "entrepot", version, about)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve the registry.
+    Serve(ServeFlags),
+    /// Say what the configuration means, and what is wrong with it.
+    CheckConfig {
+        #[command(flatten)]
+        flags: ServeFlags,
+        /// Print JSON instead of YAML.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Runs what the command line says. 0 done, 1 failed, 2 wrong usage.
+pub fn main() -> ExitCode {
+    let Arguments { command } = Arguments::parse();
+    match command {
+        Command::Serve(flags) => with_config(&flags, |loaded| serve::run(&loaded)),
+        Command::CheckConfig { flags, json } => with_config(&flags, |loaded| {
+            check_config::run(&loaded, json, &mut std::io::stdout().lock(), &mut std::io::stderr().lock())?;
+            Ok(())
+        }),
+    }
+}
+
+fn with_config(flags: &ServeFlags, command: impl FnOnce(LoadedConfig) -> anyhow::Result<()>) -> ExitCode {
+    let result = match config::load(flags) {
+        Ok(loaded) => command(loaded),
+        Err(error) => {
+            eprintln!("{}", Chain(&error));
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("entrepot: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! The composition root: builds everything bottom-up from the configuration and serves it.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use globset::{GlobSet, GlobSetBuilder};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::blobs::Blobs;
+use crate::cache::space::Limits;
+use crate::cache::{Depot, Memory, Mirror, Policy, Room};
+use crate::clock::Clock;
+use crate::config::{self, Config, LoadedConfig, LogFormat, OnUpstream404};
+use crate::http::server::{ServerOptions, serve};
+use crate::http::{AppState, router};
+use crate::metadata::{self, Metadata};
+use crate::metrics::Metrics;
+use crate::oci::Host;
+use crate::registry::{Names, Options, Registry, Sparse};
+use crate::storage::Store;
+use crate::telemetry;
+use crate::upstream::{self, Upstream};
+
+/// Threads for file IO beyond tokio's: fills, uploads and cold reads each hold one for a moment.
+const BLOCKING_THREADS_MAX: usize = 256;
+
+/// `entrepot serve`: until SIGINT or SIGTERM.
+pub fn run(loaded: &LoadedConfig) -> anyhow::Result<()> {
+    let config = &loaded.config;
+    let format = match config.log.format {
+        LogFormat::Auto => telemetry::Format::Auto,
+        LogFormat::Text => telemetry::Format::Text,
+        LogFormat::Json => telemetry::Format::Json,
+    };
+    let _log = telemetry::start(format, &config.log.level);
+    loaded.warnings.iter().for_each(|warning| warn!("{warning}"));
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .build()
+        .context("starting the runtime")?;
+    let served = runtime.block_on(async {
+        let listener = TcpListener::bind(config.http.listen)
+            .await
+            .with_context(|| format!("listening on {} (http.listen)", config.http.listen))?;
+        let shutdown = stop_on_signal()?;
+        serve_on(listener, config, Clock::System, shutdown).await
+    });
+    // What still runs is server-owned and continues from its staging file after the next start.
+    runtime.shutdown_background();
+    served
+}
+
+/// Serves on a listener until `shutdown`: what `run` does, and what tests do in their own process.
+pub async fn serve_on(
+    listener: TcpListener,
+    config: &Config,
+    clock: Clock,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let address = listener.local_addr().context("asking for the address that is listened on")?;
+    let open = open(config, clock).await?;
+    let registry = Arc::clone(&open.registry);
+    say_ready(config, address);
+    let jobs = crate::tasks::run(Arc::clone(&registry), config.push.sessions_expire_after, shutdown.clone());
+    let state = AppState::new(registry, open.metrics, config.http.cors_origins.clone());
+    let serving = serve(listener, router(state), server_options(config), shutdown);
+    let (served, ()) = tokio::join!(serving, jobs);
+    info!(connections_cut = served.connections_cut, "stopped serving");
+    open.metadata.close().await;
+    Ok(())
+}
+
+/// A registry over an open store, not serving yet.
+pub struct Opened {
+    /// The registry.
+    pub registry: Arc<Registry>,
+    /// Its counters.
+    pub metrics: Metrics,
+    /// Its index, to be closed in the end.
+    pub metadata: Metadata,
+}
+
+/// Opens the store and puts it in order after whatever ended its last use.
+pub async fn open(config: &Config, clock: Clock) -> anyhow::Result<Opened> {
+    let metrics = Metrics::new();
+    let store = Arc::new(Store::open(&config.storage.path, config.storage.create)?);
+    let metadata = Metadata::open(metadata::Options::new(store.index_path())).await?;
+    store.mark_complete()?;
+    let file_system = store.file_system()?;
+    let limits = Limits {
+        cache_max_bytes: config.cache.max_size.bytes_of(file_system.total_bytes),
+        store_max_bytes: config.storage.max_size.bytes_of(file_system.total_bytes),
+    };
+    let blobs = Blobs::new(store);
+    let room = Room::open(
+        metadata.clone(),
+        blobs.clone(),
+        limits,
+        config.storage.min_free_bytes,
+        clock.clone(),
+        metrics.clone(),
+    )
+    .await?;
+    let depot = Arc::new(Depot {
+        metadata: metadata.clone(),
+        blobs,
+        room,
+        clock: clock.clone(),
+        metrics: metrics.clone(),
+        fills: Semaphore::new(config.cache.fills_max),
+        fill_timeout: config.cache.fill_timeout,
+    });
+    let memory = Arc::new(Memory::new(config.cache.manifests_in_memory_bytes));
+    let mirrors = config.upstreams.iter().map(|upstream| mirror(upstream, config, &clock, &metrics));
+    let mirrors: Vec<Arc<Mirror>> = mirrors.collect::<anyhow::Result<_>>()?;
+    let options = Options {
+        sparse: match config.push.sparse {
+            config::Sparse::Refuse => Sparse::Refuse,
+            config::Sparse::Indexes => Sparse::Indexes,
+            config::Sparse::Accept => Sparse::Accept,
+        },
+        manifest_max_bytes: config.push.manifest_max_bytes,
+        sessions_max: config.push.sessions_max,
+    };
+    let registry = Arc::new(Registry::new(names(config)?, mirrors, depot, memory, options));
+    registry.restore_uploads().await?;
+    Ok(Opened { registry, metrics, metadata })
+}
+
+fn names(config: &Config) -> anyhow::Result<Names> {
+    let mut hosts = HashMap::new();
+    let mut upstreams = Vec::new();
+    for upstream in &config.upstreams {
+        let host: Host = upstream.name.parse()?;
+        hosts.extend(upstream.hosts.iter().map(|header| (header.clone(), host.clone())));
+        upstreams.push(host);
+    }
+    let default = config.default_upstream().map(|upstream| upstream.name.parse()).transpose()?;
+    Ok(Names { upstreams, default, hosts, overlay: globs(&config.overlay)?, local_only: globs(&config.local_only)? })
+}
+
+fn mirror(
+    configured: &config::Upstream,
+    config: &Config,
+    clock: &Clock,
+    metrics: &Metrics,
+) -> anyhow::Result<Arc<Mirror>> {
+    let host: Host = configured.name.parse()?;
+    let credentials = configured.credentials.as_ref().map(|credentials| upstream::Credentials {
+        username: credentials.username.clone(),
+        password: credentials.password.clone(),
+    });
+    let options = upstream::Options {
+        credentials,
+        connect_timeout: configured.connect_timeout,
+        first_byte_timeout: configured.first_byte_timeout,
+        no_progress_timeout: configured.no_progress_timeout,
+        retries: configured.retries,
+        manifest_bytes_max: usize::try_from(config.push.manifest_max_bytes).unwrap_or(usize::MAX),
+        ..upstream::Options::new(host, configured.url.clone())
+    };
+    let policy = Policy {
+        revalidate_after: configured.revalidate_after,
+        stale_for: configured.stale_for,
+        stale_after_wait: configured.stale_after_wait,
+        negative_ttl: configured.negative_ttl,
+        immutable_tags: globs(&configured.immutable_tags)?,
+        forget_on_404: configured.on_upstream_404 == OnUpstream404::Forget,
+        retries_max: configured.retries,
+        offline: config.offline,
+    };
+    Ok(Arc::new(Mirror::new(Upstream::new(options)?, policy, clock.clone(), metrics.clone())))
+}
+
+fn globs(patterns: &[String]) -> anyhow::Result<GlobSet> {
+    let mut set = GlobSetBuilder::new();
+    for pattern in patterns {
+        set.add(config::units::glob(pattern)?);
+    }
+    Ok(set.build()?)
+}
+
+fn server_options(config: &Config) -> ServerOptions {
+    ServerOptions {
+        connections_max: config.http.connections_max,
+        header_timeout: config.http.header_timeout,
+        write_timeout: config.http.write_timeout,
+        shutdown_grace: config.http.shutdown_grace,
+        ..ServerOptions::default()
+    }
+}
+
+fn say_ready(config: &Config, address: SocketAddr) {
+    let upstreams: Vec<&str> = config.upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
+    info!(
+        %address,
+        store = %config.storage.path.display(),
+        default_upstream = config.default_upstream().map(|upstream| upstream.name.as_str()),
+        upstreams = upstreams.join(" "),
+        "entrepot {} is serving",
+        env!("CARGO_PKG_VERSION")
+    );
+}
+
+fn stop_on_signal() -> anyhow::Result<CancellationToken> {
+    let shutdown = CancellationToken::new();
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let token = shutdown.clone();
+    #[expect(clippy::disallowed_methods, reason = "this is serve; it ends with the process")]
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = interrupt.recv() => info!("stopping on SIGINT"),
+            _ = terminate.recv() => info!("stopping on SIGTERM"),
+        }
+        token.cancel();
+    });
+    Ok(shutdown)
+}

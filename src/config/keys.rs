@@ -1,0 +1,69 @@
+//! The list of all keys: what the environment may set, what a misplaced key may have meant, what `config.yaml` must show.
+//!
+//! A test proves it equal to the fields of the shape.
+
+/// How the value of a key is written in an environment variable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// As it is, without YAML's quoting rules: a password may hold `#` or `: `.
+    Scalar,
+    /// A YAML flow list, `[a, b]`.
+    List,
+    /// A YAML flow map, `{a: b}`.
+    Map,
+}
+
+/// Stands for the name of an upstream in a path.
+pub(super) const HOST: &str = "HOST";
+
+use Shape::{List, Map, Scalar};
+
+/// Every key by its path, in the order of `config.yaml`.
+pub(super) const KEYS: [(&[&str], Shape); 41] = [
+    (&["http", "listen"], Scalar),
+    (&["http", "shutdown_grace"], Scalar),
+    (&["http", "connections_max"], Scalar),
+    (&["http", "header_timeout"], Scalar),
+    (&["http", "write_timeout"], Scalar),
+    (&["http", "cors_origins"], List),
+    (&["storage", "path"], Scalar),
+    (&["storage", "max_size"], Scalar),
+    (&["storage", "create"], Scalar),
+    (&["storage", "min_free"], Scalar),
+    (&["cache", "max_size"], Scalar),
+    (&["cache", "revalidate_after"], Scalar),
+    (&["cache", "fills_max"], Scalar),
+    (&["cache", "fill_timeout"], Scalar),
+    (&["cache", "manifests_in_memory"], Scalar),
+    (&["push", "sparse"], Scalar),
+    (&["push", "manifest_max"], Scalar),
+    (&["push", "sessions_max"], Scalar),
+    (&["push", "sessions_expire_after"], Scalar),
+    (&["overlay"], List),
+    (&["local_only"], List),
+    (&["log", "format"], Scalar),
+    (&["log", "level"], Scalar),
+    (&["upstreams"], Map),
+    (&["upstreams", HOST, "url"], Scalar),
+    (&["upstreams", HOST, "default"], Scalar),
+    (&["upstreams", HOST, "hosts"], List),
+    (&["upstreams", HOST, "username"], Scalar),
+    (&["upstreams", HOST, "password"], Scalar),
+    (&["upstreams", HOST, "password_file"], Scalar),
+    (&["upstreams", HOST, "revalidate_after"], Scalar),
+    (&["upstreams", HOST, "stale_for"], Scalar),
+    (&["upstreams", HOST, "stale_after_wait"], Scalar),
+    (&["upstreams", HOST, "negative_ttl"], Scalar),
+    (&["upstreams", HOST, "connect_timeout"], Scalar),
+    (&["upstreams", HOST, "first_byte_timeout"], Scalar),
+    (&["upstreams", HOST, "no_progress_timeout"], Scalar),
+    (&["upstreams", HOST, "retries"], Scalar),
+    (&["upstreams", HOST, "immutable_tags"], List),
+    (&["upstreams", HOST, "on_upstream_404"], Scalar),
+    (&["offline"], Scalar),
+];
+
+/// The full path of a key by this last name, in whichever section it lives.
+pub(super) fn elsewhere(name: &str) -> Option<String> {
+    KEYS.iter().find(|(path, _)| path.last() == Some(&name)).map(|(path, _)| path.join("."))
+}

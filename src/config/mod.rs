@@ -1,0 +1,80 @@
+//! Configuration: file, environment and flags merged into one validated, immutable [`Config`].
+//!
+//! ```text
+//! file ─ yaml ─┐
+//! variables ───┼─ tree (every value knows where it was written) ─ read ─ raw ─ validate ─ Config
+//! flags ───────┘
+//! ```
+//! Later layers win key by key; `upstreams` given in the file replaces the built-in ones. Every fault names its line
+//! or variable, all of them at once. Only the command line reads this: a room takes its own small options struct.
+
+mod diagnose;
+mod env;
+mod flags;
+mod keys;
+mod load;
+mod raw;
+mod read;
+mod sections;
+mod tree;
+pub mod units;
+mod upstream;
+mod validate;
+mod yaml;
+
+#[cfg(test)]
+mod tests;
+
+use serde::Serialize;
+
+pub use self::{
+    diagnose::{Error, Fault, Problem},
+    flags::ServeFlags,
+    load::{LoadedConfig, load},
+    sections::{Cache, Http, Log, LogFormat, Push, Sparse, Storage},
+    tree::{KeyPath, Origin, Step},
+    units::Limit,
+    upstream::{Credentials, OnUpstream404, Upstream},
+};
+
+/// Everything an operator can decide, with every default filled in.
+///
+/// Serialised it is the effective configuration as YAML would write it, passwords redacted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Config {
+    /// The port clients speak to.
+    pub http: Http,
+    /// Where everything is kept.
+    pub storage: Storage,
+    /// What is kept of the upstreams.
+    pub cache: Cache,
+    /// What clients may upload.
+    pub push: Push,
+    /// Globs ([`units::glob`]) of repositories where pushed tags come first and the upstream answers the rest.
+    pub overlay: Vec<String>,
+    /// Globs ([`units::glob`]) of repositories no upstream is ever asked about.
+    pub local_only: Vec<String>,
+    /// What is logged.
+    pub log: Log,
+    /// The closed world of registries that are ever contacted, ordered by name.
+    #[serde(serialize_with = "upstream::by_name")]
+    pub upstreams: Vec<Upstream>,
+    /// Whether no upstream is asked at all.
+    pub offline: bool,
+}
+
+impl Config {
+    /// The upstream of names without a host.
+    pub fn default_upstream(&self) -> Option<&Upstream> {
+        self.upstreams.iter().find(|upstream| upstream.is_default)
+    }
+}
+
+impl Default for Config {
+    /// What is served without any configuration file.
+    fn default() -> Self {
+        load::assemble(&load::Layers::default(), load::secret_from_file)
+            .expect("the built-in configuration is valid, as a test shows")
+            .0
+    }
+}

@@ -1,0 +1,135 @@
+//! The YAML shape: which keys there are and what type each has, before anything is compared with anything else.
+//!
+//! Sections that are valid as written live in [`super::sections`]; upstreams need work and have a raw form here.
+
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use secrecy::SecretString;
+use serde::{Deserialize, Deserializer};
+
+use super::{
+    sections::{Cache, Http, Log, Push, Storage},
+    tree::{KeyPath, Node, Origin},
+    units,
+    upstream::OnUpstream404,
+};
+
+/// The whole file.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Raw {
+    /// See [`Http`].
+    pub http: Http,
+    /// See [`Storage`].
+    pub storage: Storage,
+    /// See [`Cache`].
+    pub cache: Cache,
+    /// See [`Push`].
+    pub push: Push,
+    /// Globs of repositories where pushed tags come first and the upstream answers the rest. Default none.
+    pub overlay: Vec<String>,
+    /// Globs of repositories no upstream is ever asked about. Default none.
+    pub local_only: Vec<String>,
+    /// See [`Log`].
+    pub log: Log,
+    /// Upstreams by host. Default [`default_upstreams`]; a map that is given replaces the default one.
+    pub upstreams: BTreeMap<String, RawUpstream>,
+    /// Ask no upstream, serve what is here. Default false.
+    pub offline: bool,
+}
+
+/// One upstream as written.
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawUpstream {
+    /// Where its API is. Default `https://HOST`, for docker.io `https://registry-1.docker.io`.
+    ///
+    /// Still a text, as it may wrongly hold a password and the errors of its type would quote it.
+    pub url: Option<String>,
+    /// Names without a host are its names. Default false.
+    pub default: bool,
+    /// Host headers that mean this upstream. Default none.
+    pub hosts: Vec<String>,
+    /// User name. Default none: anonymous.
+    pub username: Option<String>,
+    /// Password or token. Default none.
+    #[serde(deserialize_with = "secret")]
+    pub password: Option<SecretString>,
+    /// File that holds the password; relative to the working directory. Default none.
+    pub password_file: Option<PathBuf>,
+    /// Default `cache.revalidate_after`.
+    #[serde(deserialize_with = "units::duration_or_inherited::deserialize")]
+    pub revalidate_after: Option<Duration>,
+    /// How long after its last check a tag may still be served when the upstream cannot be asked. Default `forever`.
+    #[serde(deserialize_with = "units::duration_or_forever::deserialize")]
+    pub stale_for: Option<Duration>,
+    /// With a stale answer at hand, wait no longer for the upstream. Default `1s`.
+    #[serde(deserialize_with = "units::duration::deserialize")]
+    pub stale_after_wait: Duration,
+    /// How long a "not found" is remembered. Default `10s`.
+    #[serde(deserialize_with = "units::duration::deserialize")]
+    pub negative_ttl: Duration,
+    /// For the TCP and TLS handshakes. Default `5s`.
+    #[serde(deserialize_with = "units::duration::deserialize")]
+    pub connect_timeout: Duration,
+    /// From request to the first byte of the answer. Default `20s`.
+    #[serde(deserialize_with = "units::duration::deserialize")]
+    pub first_byte_timeout: Duration,
+    /// Between two bytes of a body. Default `30s`.
+    #[serde(deserialize_with = "units::duration::deserialize")]
+    pub no_progress_timeout: Duration,
+    /// Attempts after the first one, while none makes progress. Default 3.
+    pub retries: u32,
+    /// Globs of tags that never change and are never asked about again. Default none.
+    pub immutable_tags: Vec<String>,
+    /// What becomes of a cached tag the upstream no longer has. Default `serve`.
+    pub on_upstream_404: OnUpstream404,
+}
+
+impl Default for RawUpstream {
+    fn default() -> Self {
+        Self {
+            url: None,
+            default: false,
+            hosts: Vec::new(),
+            username: None,
+            password: None,
+            password_file: None,
+            revalidate_after: None,
+            stale_for: None,
+            stale_after_wait: Duration::from_secs(1),
+            negative_ttl: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(5),
+            first_byte_timeout: Duration::from_secs(20),
+            no_progress_timeout: Duration::from_secs(30),
+            retries: 3,
+            immutable_tags: Vec::new(),
+            on_upstream_404: OnUpstream404::default(),
+        }
+    }
+}
+
+fn secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SecretString>, D::Error> {
+    Ok(Some(SecretString::from(String::deserialize(deserializer)?)))
+}
+
+/// The upstream asked for names that carry no host.
+const DEFAULT_UPSTREAM: &str = "docker.io";
+
+/// The public registries most images come from, asked only for names that carry their host.
+const NAMED_UPSTREAMS: [&str; 6] =
+    ["gcr.io", "ghcr.io", "mcr.microsoft.com", "public.ecr.aws", "quay.io", "registry.k8s.io"];
+
+/// Puts the built-in upstreams where none were written, so that the environment can add to them.
+pub(super) fn default_upstreams(tree: &mut Node) {
+    if tree.get(&KeyPath::of(&["upstreams"])).is_some() {
+        return;
+    }
+    let at = |host: &str| vec!["upstreams".to_owned(), host.to_owned()];
+    for host in NAMED_UPSTREAMS {
+        tree.set(&at(host), Node::empty_map(Origin::Default));
+    }
+    let mut default = at(DEFAULT_UPSTREAM);
+    default.push("default".to_owned());
+    tree.set(&default, Node::scalar("true", Origin::Default));
+}

@@ -1,0 +1,168 @@
+//! The sections whose written shape is already the valid one but for a few bounds; each default stands here and nowhere else.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::units::{self, Limit};
+
+/// `http`: the one port that clients speak to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Http {
+    /// Address and port to listen on. Default `127.0.0.1:5000`.
+    #[serde(deserialize_with = "units::address::deserialize")]
+    pub listen: SocketAddr,
+    /// How long requests may go on after a signal to stop; 0 cuts them at once. Default `30s`.
+    #[serde(with = "units::duration")]
+    pub shutdown_grace: Duration,
+    /// Connections served at a time; more wait to be accepted. Default 10000.
+    pub connections_max: usize,
+    /// How long a client may take to send the headers of a request. Default `10s`.
+    #[serde(with = "units::duration")]
+    pub header_timeout: Duration,
+    /// A client that accepts no byte of an answer for so long is dropped. Default `5m`.
+    #[serde(with = "units::duration")]
+    pub write_timeout: Duration,
+    /// Origins whose pages may call the API from a browser; `*` is all. Default none.
+    pub cors_origins: Vec<String>,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 5000)),
+            shutdown_grace: Duration::from_secs(30),
+            connections_max: 10_000,
+            header_timeout: Duration::from_secs(10),
+            write_timeout: Duration::from_mins(5),
+            cors_origins: Vec::new(),
+        }
+    }
+}
+
+/// `storage`: where everything is kept, and the bound on it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Storage {
+    /// Directory of blobs, staging and index; relative to the working directory. Default `./data`.
+    pub path: PathBuf,
+    /// Make a new store where there is none; with `false` a missing one is an error. Default `true`.
+    pub create: bool,
+    /// Hard bound of all bytes under `path`, pushed ones too. Default `80%` of the file system.
+    pub max_size: Limit,
+    /// Free bytes always left on the file system; 0 switches this off. Default `1GiB`.
+    #[serde(rename = "min_free", with = "units::bytes")]
+    pub min_free_bytes: u64,
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        Self { path: PathBuf::from("./data"), create: true, max_size: Limit::Percent(80), min_free_bytes: 1 << 30 }
+    }
+}
+
+/// `cache`: what is kept of the upstreams.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Cache {
+    /// Hard bound of cached bytes; the least recently used go first. Default `50GiB`, or `storage.max_size` where
+    /// that is less.
+    pub max_size: Limit,
+    /// How long a tag is served without asking its upstream again; 0 asks every time. Default `10m`.
+    #[serde(with = "units::duration")]
+    pub revalidate_after: Duration,
+    /// Blobs fetched from upstreams at a time; more wait. Default 64.
+    pub fills_max: usize,
+    /// How long fetching one blob may take in all; a slow one goes on from where it was. Default `6h`.
+    #[serde(with = "units::duration")]
+    pub fill_timeout: Duration,
+    /// Memory for manifests and configs; 0 reads them from disk each time. Default `64MiB`.
+    #[serde(rename = "manifests_in_memory", with = "units::bytes")]
+    pub manifests_in_memory_bytes: u64,
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self {
+            max_size: Limit::Bytes(50 << 30),
+            revalidate_after: Duration::from_mins(10),
+            fills_max: 64,
+            fill_timeout: Duration::from_hours(6),
+            manifests_in_memory_bytes: 64 << 20,
+        }
+    }
+}
+
+/// `push`: what clients may upload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Push {
+    /// Whether a manifest may name content that is not here. Default `indexes`.
+    pub sparse: Sparse,
+    /// Largest manifest accepted. Default `4MiB`, which the spec asks every registry to accept.
+    #[serde(rename = "manifest_max", with = "units::bytes")]
+    pub manifest_max_bytes: u64,
+    /// Upload sessions open at a time; more are answered 429. Default 1000.
+    pub sessions_max: usize,
+    /// An upload session untouched for so long is removed with its bytes. Default `24h`.
+    #[serde(with = "units::duration")]
+    pub sessions_expire_after: Duration,
+}
+
+impl Default for Push {
+    fn default() -> Self {
+        Self {
+            sparse: Sparse::default(),
+            manifest_max_bytes: 4 << 20,
+            sessions_max: 1_000,
+            sessions_expire_after: Duration::from_hours(24),
+        }
+    }
+}
+
+/// `push.sparse`: which manifests may be pushed without all they name.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sparse {
+    /// None.
+    Refuse,
+    /// Indexes may lack some of their manifests, as a subset of platforms does; image manifests need their blobs.
+    #[default]
+    Indexes,
+    /// All.
+    Accept,
+}
+
+/// `log`: what is written to standard error.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// Default `auto`.
+    pub format: LogFormat,
+    /// A level, or a filter such as `info,entrepot::cache=debug`. Default `info`.
+    pub level: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::default(), level: "info".to_owned() }
+    }
+}
+
+/// `log.format`: how a log line looks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// `text` on a terminal, `json` elsewhere.
+    #[default]
+    Auto,
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}

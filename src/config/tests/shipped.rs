@@ -1,0 +1,125 @@
+//! The shipped `config.yaml` and the list of keys, against the shape and the defaults.
+
+use std::path::Path;
+
+use super::{
+    super::{
+        Fault, KeyPath,
+        keys::{HOST, KEYS},
+        raw::Raw,
+        read::read,
+        tree::Node,
+        yaml::{self, Source},
+    },
+    Config, SHIPPED, ServeFlags, assembled, from_text,
+};
+
+fn tree_of(text: &str) -> Node {
+    yaml::parse(text, &Source::Variable("test".into())).unwrap_or_else(|problem| panic!("{problem}\n{text}"))
+}
+
+#[test]
+fn no_file_means_the_built_in_defaults() {
+    let config = Config::default();
+    assert_eq!(config.http.listen.to_string(), "127.0.0.1:5000");
+    assert_eq!(config.storage.path, Path::new("./data"));
+    let default = config.default_upstream().unwrap();
+    assert_eq!((default.name.as_str(), default.url.as_str()), ("docker.io", "https://registry-1.docker.io/"));
+    let names: Vec<_> = config.upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
+    assert!(names.is_sorted() && names.len() == 7, "{names:?}");
+}
+
+#[test]
+fn the_shipped_file_means_what_no_file_means() {
+    let (config, warnings) = assembled(SHIPPED, &[], ServeFlags::default()).unwrap();
+    assert_eq!(config, Config::default());
+    assert!(warnings.is_empty());
+}
+
+/// The shipped file with one of its commented-out `key: value` lines made active, for each of them.
+fn shipped_with_each_comment_active() -> Vec<(String, String)> {
+    let lines: Vec<&str> = SHIPPED.lines().collect();
+    let in_docker_io = "    # ";
+    let key_of = |line: &str| {
+        let (key, value) = line.strip_prefix(in_docker_io)?.split_once(": ")?;
+        let is_key = key.chars().all(|c| c.is_ascii_lowercase() || c == '_') && !value.is_empty();
+        is_key.then(|| key.to_owned())
+    };
+    let activate = |at: usize| {
+        let change = |(n, line): (usize, &&str)| if n == at { line.replacen("# ", "", 1) } else { (*line).to_owned() };
+        lines.iter().enumerate().map(change).collect::<Vec<_>>().join("\n")
+    };
+    lines.iter().enumerate().filter_map(|(at, line)| Some((key_of(line)?, activate(at)))).collect()
+}
+
+#[test]
+fn the_shipped_file_shows_every_key() {
+    let active = tree_of(SHIPPED);
+    let commented = shipped_with_each_comment_active();
+    for (path, _) in KEYS {
+        let is_shown = match path {
+            [section, HOST, key] => {
+                active.get(&KeyPath::of(&[section, "docker.io", key])).is_some()
+                    || commented.iter().any(|(shown, _)| shown == key)
+            }
+            path => active.get(&KeyPath::of(path)).is_some(),
+        };
+        assert!(is_shown, "{} is not in config.yaml", path.join("."));
+    }
+}
+
+#[test]
+fn what_the_shipped_file_shows_as_comments_is_accepted() {
+    let commented = shipped_with_each_comment_active();
+    assert_eq!(commented.len(), 4, "{commented:?}");
+    for (key, text) in commented {
+        let mut problems = Vec::new();
+        let _: Raw = read(&mut tree_of(&text), &mut problems);
+        assert!(problems.is_empty(), "{key}: {problems:?}");
+    }
+    let (_, examples) = SHIPPED.split_once("  # With credentials for private images:\n").unwrap();
+    let is_prose = |line: &&str| line.contains("# A registry");
+    let examples: Vec<String> =
+        examples.lines().filter(|line| !is_prose(line)).map(|line| line.replacen("# ", "", 1)).collect();
+    let examples = examples.join("\n").replace("/run/secrets/ghcr-token", "/run/secrets/token");
+    let config = from_text(&format!("upstreams:\n{examples}")).unwrap();
+    assert_eq!(config.upstreams.len(), 2);
+}
+
+/// Every key below `keys`, learnt from what the shape says it knows when asked for a key it does not.
+fn known_to_the_shape(keys: &[&str]) -> Vec<String> {
+    let mut tree = tree_of("{}");
+    let mut path: Vec<String> = keys.iter().map(|key| (*key).to_owned()).collect();
+    path.push("no such key".to_owned());
+    tree.set(&path, tree_of("x"));
+    let mut problems = Vec::new();
+    let _: Raw = read(&mut tree, &mut problems);
+    match problems.first().map(|problem| &problem.fault) {
+        Some(Fault::UnknownKey { known, .. }) => known.iter().map(|key| (*key).to_owned()).collect(),
+        other => panic!("{keys:?}: {other:?}"),
+    }
+}
+
+#[test]
+fn the_list_of_keys_is_the_shape() {
+    let mut shape: Vec<Vec<String>> = Vec::new();
+    for top in known_to_the_shape(&[]) {
+        let (way, is_leaf): (Vec<&str>, bool) = match top.as_str() {
+            "overlay" | "local_only" | "offline" => (vec![&top], true),
+            "upstreams" => (vec![&top, HOST], true),
+            section => (vec![section], false),
+        };
+        if is_leaf {
+            shape.push(vec![top.clone()]);
+        }
+        if !is_leaf || way.len() == 2 {
+            let below = known_to_the_shape(&way).into_iter();
+            shape.extend(below.map(|key| way.iter().map(|step| (*step).to_owned()).chain([key]).collect()));
+        }
+    }
+    let mut listed: Vec<Vec<String>> =
+        KEYS.iter().map(|(path, _)| path.iter().map(|key| (*key).to_owned()).collect()).collect();
+    shape.sort();
+    listed.sort();
+    assert_eq!(listed, shape);
+}

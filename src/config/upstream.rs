@@ -1,0 +1,98 @@
+//! One upstream, validated.
+
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize, Serializer};
+use url::Url;
+
+use super::units;
+
+/// A registry that content is fetched from; the shape printed is the shape read, but for the password.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Upstream {
+    /// The host in the names of its content, `host` or `host:port`; the key of the map.
+    #[serde(skip)]
+    pub name: String,
+    /// Where its API is; http or https, without credentials, query or fragment.
+    #[serde(serialize_with = "as_text")]
+    pub url: Url,
+    /// Whether names without a host are its names; true for one at most.
+    #[serde(rename = "default")]
+    pub is_default: bool,
+    /// Host headers that mean this upstream, in lower case; no other upstream has them.
+    pub hosts: Vec<String>,
+    /// Who we are to it; `None` is anonymous.
+    #[serde(flatten)]
+    pub credentials: Option<Credentials>,
+    /// How long a tag is served without asking again.
+    #[serde(with = "units::duration")]
+    pub revalidate_after: Duration,
+    /// How long a tag may be served when the upstream cannot be asked; `None` is forever.
+    #[serde(with = "units::duration_or_forever")]
+    pub stale_for: Option<Duration>,
+    /// With a stale answer at hand, how long to wait for the upstream.
+    #[serde(with = "units::duration")]
+    pub stale_after_wait: Duration,
+    /// How long a "not found" is remembered.
+    #[serde(with = "units::duration")]
+    pub negative_ttl: Duration,
+    /// For the TCP and TLS handshakes; not zero.
+    #[serde(with = "units::duration")]
+    pub connect_timeout: Duration,
+    /// From request to the first byte of the answer; not zero.
+    #[serde(with = "units::duration")]
+    pub first_byte_timeout: Duration,
+    /// Between two bytes of a body; not zero.
+    #[serde(with = "units::duration")]
+    pub no_progress_timeout: Duration,
+    /// Attempts after the first one, while none makes progress.
+    pub retries: u32,
+    /// Globs ([`units::glob`]) of tags that never change.
+    pub immutable_tags: Vec<String>,
+    /// What becomes of a cached tag the upstream no longer has.
+    pub on_upstream_404: OnUpstream404,
+}
+
+/// `on_upstream_404`: what becomes of a cached tag the upstream no longer has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnUpstream404 {
+    /// It is served as stale.
+    #[default]
+    Serve,
+    /// It is gone here too.
+    Forget,
+}
+
+/// A user name and its password; `Debug` and `Serialize` hide the password.
+#[derive(Debug, Clone, Serialize)]
+pub struct Credentials {
+    /// The user name.
+    pub username: String,
+    /// The password or token.
+    #[serde(serialize_with = "redacted")]
+    pub password: SecretString,
+}
+
+/// For comparing configurations in tests and on reload; nothing is authenticated by it, so its timing reveals nothing.
+impl PartialEq for Credentials {
+    fn eq(&self, other: &Self) -> bool {
+        self.username == other.username && self.password.expose_secret() == other.password.expose_secret()
+    }
+}
+
+impl Eq for Credentials {}
+
+fn redacted<S: Serializer>(_: &SecretString, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str("[redacted]")
+}
+
+fn as_text<S: Serializer>(url: &Url, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(url)
+}
+
+/// The list as the map it is written as.
+pub(super) fn by_name<S: Serializer>(upstreams: &[Upstream], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(upstreams.iter().map(|upstream| (&upstream.name, upstream)))
+}

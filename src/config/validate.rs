@@ -1,0 +1,316 @@
+//! From the shape to a valid [`Config`]: every rule that compares values, each fault at the place of its value.
+
+use std::{collections::HashMap, io, path::Path, time::Duration};
+
+use secrecy::SecretString;
+use url::Url;
+
+use super::{
+    Config, Credentials, Limit, Upstream,
+    diagnose::{Fault, Problem},
+    raw::{Raw, RawUpstream},
+    tree::{KeyPath, Node, Step},
+    units,
+};
+
+/// A client gets headers or an error within this, because containerd gives up on headers at 30 s.
+const ANSWER_PROMISE: Duration = Duration::from_secs(25);
+
+/// How the file named by `password_file` is read; the only thing here that may touch a disk.
+pub(super) type ReadSecret = fn(&Path) -> io::Result<String>;
+
+/// Collects faults and warnings, each with the origin of the key it is about.
+pub(super) struct Check<'a> {
+    tree: &'a Node,
+    read_secret: ReadSecret,
+    pub problems: Vec<Problem>,
+    pub warnings: Vec<Problem>,
+}
+
+impl<'a> Check<'a> {
+    pub fn new(tree: &'a Node, read_secret: ReadSecret) -> Self {
+        Self { tree, read_secret, problems: Vec::new(), warnings: Vec::new() }
+    }
+
+    fn at(&self, path: KeyPath, fault: Fault) -> Problem {
+        Problem { origin: self.tree.origin_of(&path), path, fault }
+    }
+
+    fn refuse(&mut self, path: KeyPath, fault: Fault) {
+        self.problems.push(self.at(path, fault));
+    }
+
+    /// The configuration, to be used only when `problems` stayed empty.
+    pub fn config(&mut self, raw: Raw) -> Config {
+        let mut config = Config {
+            http: raw.http,
+            storage: raw.storage,
+            cache: raw.cache,
+            push: raw.push,
+            overlay: raw.overlay,
+            local_only: raw.local_only,
+            log: raw.log,
+            upstreams: Vec::with_capacity(raw.upstreams.len()),
+            offline: raw.offline,
+        };
+        self.sections(&mut config);
+        for (name, upstream) in raw.upstreams {
+            config.upstreams.extend(self.upstream(name, upstream, config.cache.revalidate_after));
+        }
+        self.between_upstreams(&config.upstreams);
+        config
+    }
+
+    fn sections(&mut self, config: &mut Config) {
+        let Config { http, storage, cache, push, .. } = &*config;
+        for (keys, is_zero) in [
+            (["http", "connections_max"], http.connections_max == 0),
+            (["http", "header_timeout"], http.header_timeout.is_zero()),
+            (["http", "write_timeout"], http.write_timeout.is_zero()),
+            (["storage", "max_size"], storage.max_size == Limit::Bytes(0)),
+            (["cache", "max_size"], cache.max_size == Limit::Bytes(0)),
+            (["cache", "fills_max"], cache.fills_max == 0),
+            (["cache", "fill_timeout"], cache.fill_timeout.is_zero()),
+            (["push", "manifest_max"], push.manifest_max_bytes == 0),
+            (["push", "sessions_max"], push.sessions_max == 0),
+            (["push", "sessions_expire_after"], push.sessions_expire_after.is_zero()),
+        ] {
+            if is_zero {
+                self.refuse(KeyPath::of(&keys), Fault::Zero);
+            }
+        }
+        if storage.path.as_os_str().is_empty() {
+            self.refuse(KeyPath::of(&["storage", "path"]), Fault::EmptyPath);
+        }
+        if tracing_subscriber::EnvFilter::builder().parse(&config.log.level).is_err() {
+            let fault = Fault::LogFilter { filter: config.log.level.clone() };
+            self.refuse(KeyPath::of(&["log", "level"]), fault);
+        }
+        for (index, origin) in http.cors_origins.iter().enumerate() {
+            if !is_cors_origin(origin) {
+                let path = KeyPath::of(&["http", "cors_origins"]).then(Step::Index(index));
+                self.refuse(path, Fault::CorsOrigin { origin: origin.clone() });
+            }
+        }
+        self.globs(&KeyPath::of(&["overlay"]), &config.overlay);
+        self.globs(&KeyPath::of(&["local_only"]), &config.local_only);
+        self.cache_within_storage(config);
+    }
+
+    /// A cache bound that was written must fit; the default one gives way to a smaller storage.
+    fn cache_within_storage(&mut self, config: &mut Config) {
+        let (cache, storage) = (config.cache.max_size, config.storage.max_size);
+        let too_large = match (cache, storage) {
+            (Limit::Bytes(cache), Limit::Bytes(storage)) => cache > storage,
+            (Limit::Percent(cache), Limit::Percent(storage)) => cache > storage,
+            _ => false,
+        };
+        let path = KeyPath::of(&["cache", "max_size"]);
+        if too_large && self.tree.get(&path).is_none() {
+            config.cache.max_size = storage;
+        } else if too_large {
+            self.refuse(path, Fault::CacheBeyondStorage { cache, storage });
+        }
+    }
+
+    fn globs(&mut self, list: &KeyPath, patterns: &[String]) {
+        for (index, pattern) in patterns.iter().enumerate() {
+            if let Err(error) = units::glob(pattern) {
+                let fault = Fault::Pattern { pattern: pattern.clone(), reason: error.kind().clone() };
+                self.refuse(list.clone().then(Step::Index(index)), fault);
+            }
+        }
+    }
+
+    fn upstream(&mut self, name: String, raw: RawUpstream, revalidate_after: Duration) -> Option<Upstream> {
+        let path = |key: &str| KeyPath::of(&["upstreams", &name, key]);
+        if !is_host(&name) {
+            self.refuse(KeyPath::of(&["upstreams", &name]), Fault::NotAHost { name: name.clone() });
+            return None;
+        }
+        for (key, timeout) in [
+            ("connect_timeout", raw.connect_timeout),
+            ("first_byte_timeout", raw.first_byte_timeout),
+            ("no_progress_timeout", raw.no_progress_timeout),
+        ] {
+            if timeout.is_zero() {
+                self.refuse(path(key), Fault::Zero);
+            }
+        }
+        for (index, host) in raw.hosts.iter().enumerate() {
+            if !is_host(host) {
+                self.refuse(path("hosts").then(Step::Index(index)), Fault::NotAHost { name: host.clone() });
+            }
+        }
+        self.globs(&path("immutable_tags"), &raw.immutable_tags);
+        let sum = raw.connect_timeout.saturating_add(raw.first_byte_timeout);
+        if sum > ANSWER_PROMISE {
+            let fault = Fault::SlowTimeouts { sum, bound: ANSWER_PROMISE };
+            self.warnings.push(self.at(KeyPath::of(&["upstreams", &name]), fault));
+        }
+        let url = self.url(&name, raw.url.as_deref());
+        let credentials = self.credentials(&name, raw.username, raw.password, raw.password_file.as_deref());
+        let url = url?;
+        if credentials.is_some() && url.scheme() == "http" {
+            self.warnings.push(self.at(path("url"), Fault::ClearTextPassword));
+        }
+        Some(Upstream {
+            url,
+            is_default: raw.default,
+            hosts: raw.hosts,
+            credentials,
+            revalidate_after: raw.revalidate_after.unwrap_or(revalidate_after),
+            stale_for: raw.stale_for,
+            stale_after_wait: raw.stale_after_wait,
+            negative_ttl: raw.negative_ttl,
+            connect_timeout: raw.connect_timeout,
+            first_byte_timeout: raw.first_byte_timeout,
+            no_progress_timeout: raw.no_progress_timeout,
+            retries: raw.retries,
+            immutable_tags: raw.immutable_tags,
+            on_upstream_404: raw.on_upstream_404,
+            name,
+        })
+    }
+
+    fn url(&mut self, name: &str, written: Option<&str>) -> Option<Url> {
+        let implied = match name {
+            // The names of Docker Hub are under docker.io, where no registry answers.
+            "docker.io" => "https://registry-1.docker.io".to_owned(),
+            host => format!("https://{host}"),
+        };
+        let fault = match parse_url(written.unwrap_or(&implied)) {
+            Ok(url) => return Some(url),
+            Err(fault) => fault,
+        };
+        self.refuse(KeyPath::of(&["upstreams", name, "url"]), fault);
+        None
+    }
+
+    fn credentials(
+        &mut self,
+        name: &str,
+        username: Option<String>,
+        password: Option<SecretString>,
+        password_file: Option<&Path>,
+    ) -> Option<Credentials> {
+        let path = |key: &str| KeyPath::of(&["upstreams", name, key]);
+        let (key, fault) = match (username, password, password_file) {
+            (None, None, None) => return None,
+            (Some(username), Some(password), None) => return Some(Credentials { username, password }),
+            (Some(username), None, Some(file)) => match self.password_in(file) {
+                Ok(password) => return Some(Credentials { username, password }),
+                Err(fault) => ("password_file", fault),
+            },
+            (Some(_), None, None) => ("username", Fault::UsernameAlone),
+            (_, Some(_), Some(_)) => ("password_file", Fault::TwoPasswords),
+            (None, Some(_), None) => ("password", Fault::PasswordAlone),
+            (None, None, Some(_)) => ("password_file", Fault::PasswordAlone),
+        };
+        self.refuse(path(key), fault);
+        None
+    }
+
+    fn password_in(&self, file: &Path) -> Result<SecretString, Fault> {
+        match (self.read_secret)(file) {
+            Err(reason) => Err(Fault::PasswordFile { path: file.to_owned(), reason }),
+            // Editors and `echo` end a file with a line break that is no part of the secret.
+            Ok(text) => match text.trim_end_matches(['\r', '\n']) {
+                "" => Err(Fault::PasswordFileEmpty { path: file.to_owned() }),
+                password => Ok(SecretString::from(password)),
+            },
+        }
+    }
+
+    fn between_upstreams(&mut self, upstreams: &[Upstream]) {
+        let mut defaults = upstreams.iter().filter(|upstream| upstream.is_default);
+        if let Some(first) = defaults.next() {
+            for other in defaults {
+                let path = KeyPath::of(&["upstreams", &other.name, "default"]);
+                self.refuse(path, Fault::TwoDefaults { first: first.name.clone() });
+            }
+        }
+        let mut taken: HashMap<&str, &str> = HashMap::new();
+        for upstream in upstreams {
+            for (index, host) in upstream.hosts.iter().enumerate() {
+                if let Some(first) = taken.insert(host, &upstream.name) {
+                    let path = KeyPath::of(&["upstreams", &upstream.name, "hosts"]).then(Step::Index(index));
+                    self.refuse(path, Fault::HostTaken { host: host.clone(), first: first.to_owned() });
+                }
+            }
+        }
+    }
+}
+
+fn parse_url(text: &str) -> Result<Url, Fault> {
+    let url = Url::parse(text).map_err(|reason| Fault::Url { reason })?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(Fault::UrlScheme { scheme: url.scheme().to_owned() });
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(Fault::UrlCredentials);
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(Fault::UrlQuery);
+    }
+    Ok(url)
+}
+
+/// `host` or `host:port` as it stands in an image name: lower case, labels of letters, digits and inner hyphens.
+fn is_host(text: &str) -> bool {
+    let (host, port) = text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port)));
+    let is_label = |label: &str| {
+        let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        !label.is_empty()
+            && label.len() <= 63
+            && label.chars().all(inner)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let is_port =
+        |port: &str| port.chars().all(|c| c.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|number| number > 0);
+    host.len() <= 253 && host.split('.').all(is_label) && port.is_none_or(is_port)
+}
+
+fn is_cors_origin(text: &str) -> bool {
+    text == "*"
+        || Url::parse(text).is_ok_and(|url| url.origin().is_tuple() && url.origin().ascii_serialization() == text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_are_what_image_names_begin_with() {
+        for host in ["ghcr.io", "registry", "localhost:5000", "10.0.0.1:443", "a-b.c0"] {
+            assert!(is_host(host), "{host}");
+        }
+        for text in [
+            "",
+            "GHCR.io",
+            "https://ghcr.io",
+            "ghcr.io/",
+            "ghcr.io:",
+            "a:0",
+            "a:65536",
+            "a:+1",
+            "-a.b",
+            "a..b",
+            "[::1]:5000",
+            "a b",
+        ] {
+            assert!(!is_host(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn cors_origins_are_scheme_host_and_port_only() {
+        for origin in ["*", "https://ui.example.com", "http://localhost:8080"] {
+            assert!(is_cors_origin(origin), "{origin}");
+        }
+        for text in ["", "ui.example.com", "https://ui.example.com/", "https://*.example.com/x", "data:x"] {
+            assert!(!is_cors_origin(text), "{text}");
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! The pieces of a blob's range, one after the other, each only when it is servable and in memory.
+//!
+//! ```text
+//! next ─ wait until byte n is servable ─┬─ sendfile: map ─ resident? ─ no: read on a blocking thread ─┬─ piece
+//!                                       └─ copy: preadv2(RWF_NOWAIT) ─ not cached: pread there ───────┘
+//! ```
+//!
+//! A thread of the runtime never waits for a disk. Once a piece was found cold, the one after it is read ahead while the
+//! client takes the first; when that finds everything in memory again, the blob counts as warm.
+
+use std::fs::File;
+use std::io;
+use std::num::NonZeroU64;
+use std::ops::{ControlFlow, Range};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rustix::fs::{Advice, fadvise};
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use super::{BodyError, Transport};
+use crate::blobs::{BlobReader, Growth, Progress};
+use crate::http::sendfile::{self, Mapping, Mappings};
+
+/// What hyper gets at a time on the `sendfile` way: large, because it costs no memory.
+const MAPPED_PIECE_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Below this, copying is cheaper than mapping.
+const MAPPED_PIECE_BYTES_MIN: u64 = 32 * 1024;
+
+/// What hyper gets at a time on the copying way, and the memory a slow client holds.
+const COPIED_PIECE_BYTES: u64 = 256 * 1024;
+
+/// The unit of reading ahead.
+const SCRATCH_BYTES: usize = 128 * 1024;
+
+#[derive(Debug)]
+pub(super) struct Pieces {
+    blob: BlobReader,
+    transport: Transport,
+    next_byte: u64,
+    /// Exclusive; `None` while the size is not known.
+    end_byte: Option<u64>,
+    ahead: Option<Ahead>,
+}
+
+/// A range being brought into memory on a blocking thread. Dropped, it runs to its end, which is one piece away.
+#[derive(Debug)]
+struct Ahead {
+    range: Range<u64>,
+    task: JoinHandle<io::Result<Temperature>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Temperature {
+    Warm,
+    Cold,
+}
+
+impl Pieces {
+    pub(super) fn new(blob: BlobReader, start_byte: u64, end_byte: Option<u64>, transport: Transport) -> Self {
+        Self { blob, transport, next_byte: start_byte, end_byte, ahead: None }
+    }
+
+    /// The next piece, `None` at the end of the range. An error is final.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
+        let Some(servable) = self.servable().await? else { return Ok(None) };
+        let at_byte = self.next_byte;
+        let piece = match &self.transport {
+            Transport::Sendfile(mappings) if servable.end - servable.start >= MAPPED_PIECE_BYTES_MIN => {
+                let mappings = Arc::clone(mappings);
+                self.mapped(servable, &mappings).await
+            }
+            _ => self.copied(servable).await,
+        };
+        let piece = piece.map_err(|source| BodyError::Read { at_byte, source })?;
+        if piece.is_empty() {
+            return Err(BodyError::Short { at_byte });
+        }
+        self.next_byte += piece.len() as u64;
+        Ok(Some(piece))
+    }
+
+    /// Waits until there is something to send and returns all that may be sent by now; `None` at the end of the range.
+    async fn servable(&mut self) -> Result<Option<Range<u64>>, BodyError> {
+        loop {
+            match self.reach()? {
+                ControlFlow::Break(None) => return Ok(None),
+                ControlFlow::Break(Some(until)) => return Ok(Some(self.next_byte..until)),
+                ControlFlow::Continue(()) => {}
+            }
+            let Progress::Growing(growth) = &mut self.blob.progress else { continue };
+            growth.changed().await.map_err(|_| BodyError::FillAbandoned)?;
+        }
+    }
+
+    /// Where sending may go on to by now, nowhere at the end, or that one must wait.
+    fn reach(&mut self) -> Result<ControlFlow<Option<u64>>, BodyError> {
+        if self.end_byte == Some(self.next_byte) {
+            return Ok(ControlFlow::Break(None));
+        }
+        let growth = match &mut self.blob.progress {
+            Progress::Whole => Growth::Verified { size_bytes: self.blob.size_bytes.unwrap_or(self.next_byte) },
+            Progress::Growing(growth) => growth.borrow_and_update().clone(),
+        };
+        match growth {
+            Growth::Filling { servable_bytes } => {
+                let until = self.end_byte.map_or(servable_bytes, |end| end.min(servable_bytes));
+                Ok(if until > self.next_byte { ControlFlow::Break(Some(until)) } else { ControlFlow::Continue(()) })
+            }
+            Growth::Verified { size_bytes } => {
+                let end = *self.end_byte.get_or_insert(size_bytes);
+                if end > size_bytes {
+                    return Err(BodyError::Short { at_byte: size_bytes });
+                }
+                Ok(ControlFlow::Break((end > self.next_byte).then_some(end)))
+            }
+            Growth::Failed(reason) => Err(BodyError::FillFailed { reason }),
+        }
+    }
+
+    async fn mapped(&mut self, servable: Range<u64>, mappings: &Arc<Mappings>) -> io::Result<Bytes> {
+        let range = piece_of(&servable, MAPPED_PIECE_BYTES);
+        let Ok(mapping) = Mapping::of(&self.blob, range.clone(), mappings) else {
+            // The process is short of mappings (`vm.max_map_count`) or the file system has none.
+            return self.copied(servable).await;
+        };
+        let temperature = match self.ahead.take() {
+            Some(ahead) if ahead.range == range => ahead.task.await??,
+            _ if mapping.resident() => Temperature::Warm,
+            _ => self.read_ahead(range.clone()).task.await??,
+        };
+        let following = piece_of(&(range.end..servable.end), MAPPED_PIECE_BYTES);
+        if temperature == Temperature::Cold && !following.is_empty() {
+            self.ahead = Some(self.read_ahead(following));
+        }
+        Ok(mapping.into_bytes())
+    }
+
+    async fn copied(&mut self, servable: Range<u64>) -> io::Result<Bytes> {
+        let range = piece_of(&servable, COPIED_PIECE_BYTES);
+        let len = usize::try_from(range.end - range.start).expect("a piece fits in memory");
+        match sendfile::read_cached(&self.blob.file, range.start, len) {
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Unsupported) => {
+                let file = Arc::clone(&self.blob.file);
+                spawn_blocking(move || read(&file, range.start, len)).await?
+            }
+            read => read,
+        }
+    }
+
+    fn read_ahead(&self, range: Range<u64>) -> Ahead {
+        let file = Arc::clone(&self.blob.file);
+        let task = spawn_blocking({
+            let range = range.clone();
+            move || warm(&file, &range)
+        });
+        Ahead { range, task }
+    }
+}
+
+/// The front of `servable` up to the next multiple of `piece_bytes`, so that later pieces begin on page boundaries.
+fn piece_of(servable: &Range<u64>, piece_bytes: u64) -> Range<u64> {
+    let boundary = (servable.start / piece_bytes + 1) * piece_bytes;
+    servable.start..servable.end.min(boundary)
+}
+
+/// Brings `range` into the page cache and tells what it was before.
+fn warm(file: &File, range: &Range<u64>) -> io::Result<Temperature> {
+    if sendfile::cached(file, range) {
+        return Ok(Temperature::Warm);
+    }
+    // Only a hint, which makes one large request of many small ones.
+    let _ = fadvise(file, range.start, NonZeroU64::new(range.end - range.start), Advice::WillNeed);
+    let mut scratch = vec![0; SCRATCH_BYTES];
+    let mut at_byte = range.start;
+    while at_byte < range.end {
+        match file.read_at(&mut scratch, at_byte) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(read) => at_byte += read as u64,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Temperature::Cold)
+}
+
+/// Reads up to `len` bytes at `offset_bytes`, fewer only at the end of the file. Blocks.
+fn read(file: &File, offset_bytes: u64, len: usize) -> io::Result<Bytes> {
+    let mut buffer = Vec::with_capacity(len);
+    while buffer.len() < len {
+        let read = rustix::io::retry_on_intr(|| {
+            let at_byte = offset_bytes + buffer.len() as u64;
+            rustix::io::pread(file, rustix::buffer::spare_capacity(&mut buffer), at_byte)
+        })?;
+        if read == 0 {
+            break;
+        }
+    }
+    Ok(buffer.into())
+}

@@ -1,0 +1,205 @@
+//! The one place where what went wrong becomes a status, a code and a body (distribution-spec, "Error Codes").
+//!
+//! 4xx and what upstreams did wrong say what to do next. 5xx of our own say no more than a request id; the rest is in the log.
+
+use std::time::Duration;
+
+use axum::response::{IntoResponse, Response};
+use http::header::{ALLOW, CONTENT_RANGE, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderName, HeaderValue, StatusCode};
+use serde_json::json;
+use tracing::error;
+
+use super::body::Body;
+use super::route::{Action, Unroutable};
+use crate::oci::ErrorCode;
+use crate::registry::{self, CacheError, UpstreamError};
+use crate::report::Chain;
+
+/// Errors in one body: a manifest may lack thousands of blobs.
+const ERRORS_MAX: usize = 20;
+/// What a client is told to wait when there is nothing better to say.
+const RETRY_AFTER_DEFAULT: Duration = Duration::from_secs(5);
+
+/// An answer that is an error.
+#[derive(Debug)]
+pub struct ApiError {
+    status: StatusCode,
+    code: ErrorCode,
+    message: String,
+    details: Vec<serde_json::Value>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl ApiError {
+    /// An error of this status and code.
+    pub fn new(status: StatusCode, code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into(), details: Vec::new(), headers: Vec::new() }
+    }
+
+    /// A request that contradicts the specification.
+    pub fn bad_request(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, message)
+    }
+
+    fn header(mut self, name: HeaderName, value: impl Into<String>) -> Self {
+        self.headers.extend(HeaderValue::try_from(value.into()).map(|value| (name, value)));
+        self
+    }
+
+    fn retry_after(self, wait: Option<Duration>) -> Self {
+        let seconds = wait.unwrap_or(RETRY_AFTER_DEFAULT).as_secs_f64().ceil().max(1.0);
+        self.header(RETRY_AFTER, format!("{seconds:.0}"))
+    }
+
+    /// The error of an operation. `action` is what was wanted: it decides which code says "there is no such thing".
+    pub fn of(error: registry::Error, action: &Action, request_id: &str) -> Self {
+        use registry::Error as E;
+        let message = error.to_string();
+        let (status, code) = match error {
+            E::NameUnknown { .. } => (StatusCode::NOT_FOUND, ErrorCode::NameUnknown),
+            E::NameInvalid { .. } => (StatusCode::BAD_REQUEST, ErrorCode::NameInvalid),
+            E::BlobUnknown { .. } => (StatusCode::NOT_FOUND, ErrorCode::BlobUnknown),
+            E::ManifestUnknown { .. } => (StatusCode::NOT_FOUND, ErrorCode::ManifestUnknown),
+            E::ManifestInvalid(_) => (StatusCode::BAD_REQUEST, ErrorCode::ManifestInvalid),
+            E::ManifestTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::SizeInvalid),
+            E::DigestMismatch { .. } => (StatusCode::BAD_REQUEST, ErrorCode::DigestInvalid),
+            E::UploadUnknown { .. } => (StatusCode::NOT_FOUND, ErrorCode::BlobUploadUnknown),
+            E::UploadBusy { .. } => (StatusCode::CONFLICT, ErrorCode::BlobUploadInvalid),
+            E::ChunkOutOfOrder { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, ErrorCode::BlobUploadInvalid),
+            E::SizeInvalid { .. } => (StatusCode::BAD_REQUEST, ErrorCode::SizeInvalid),
+            E::BodyBroken { .. } => (StatusCode::BAD_REQUEST, ErrorCode::BlobUploadInvalid),
+            E::ManifestBlobUnknown { missing, .. } => {
+                let mut answer = Self::new(StatusCode::NOT_FOUND, ErrorCode::ManifestBlobUnknown, message);
+                answer.details = missing.iter().map(|digest| json!({ "digest": digest.to_string() })).collect();
+                return answer;
+            }
+            E::TooManyUploads { .. } => {
+                let answer = Self::new(StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests, message);
+                return answer.retry_after(None);
+            }
+            E::RangeUnsatisfiable { size_bytes } => {
+                let answer = Self::new(StatusCode::RANGE_NOT_SATISFIABLE, ErrorCode::SizeInvalid, message);
+                return answer.header(CONTENT_RANGE, format!("bytes */{size_bytes}"));
+            }
+            E::NoRoom { .. } => {
+                let answer = Self::new(StatusCode::INSUFFICIENT_STORAGE, ErrorCode::StorageFull, message);
+                return answer.retry_after(None);
+            }
+            E::Stopping { retry_after } => {
+                let answer = Self::new(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable, message);
+                return answer.retry_after(Some(retry_after));
+            }
+            E::Cache { source, .. } => return Self::of_cache(&source, action, request_id),
+            E::Damaged { .. } => (StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Internal),
+            E::Blobs(source) => return Self::internal(&source, request_id),
+            E::Metadata(source) => return Self::internal(&source, request_id),
+        };
+        Self::new(status, code, message)
+    }
+
+    /// What upstreams do, after an answer from the cache was impossible. A challenge of theirs is never relayed, and an
+    /// outage is never a 404: clients take that for "ask somebody else" or "it does not exist".
+    fn of_cache(error: &CacheError, action: &Action, request_id: &str) -> Self {
+        let message = Chain(error).to_string();
+        let unavailable = |status, message| Self::new(status, ErrorCode::Unavailable, message);
+        match error {
+            CacheError::Upstream { host, source } => match source {
+                UpstreamError::NotFound { .. } => {
+                    let message = format!("the upstream {host} has no such content");
+                    Self::new(StatusCode::NOT_FOUND, unknown(action), message)
+                }
+                // containerd goes on to the next host, with the user's own credentials, only after a 404.
+                UpstreamError::Refused { status, .. } => {
+                    let message = format!(
+                        "the upstream {host} refuses this repository with status {status}: \
+                         configure credentials for it, or ask it yourself"
+                    );
+                    Self::new(StatusCode::NOT_FOUND, ErrorCode::NameUnknown, message)
+                }
+                UpstreamError::RateLimited { retry_after, .. } => {
+                    let message =
+                        format!("the upstream {host} limits the rate of requests: configure credentials for it");
+                    Self::new(StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests, message)
+                        .retry_after(*retry_after)
+                }
+                UpstreamError::Connect { .. } | UpstreamError::TimedOut { .. } | UpstreamError::Dropped { .. } => {
+                    unavailable(StatusCode::GATEWAY_TIMEOUT, message)
+                }
+                _ => unavailable(StatusCode::BAD_GATEWAY, message),
+            },
+            CacheError::Slow { .. } => unavailable(StatusCode::GATEWAY_TIMEOUT, message),
+            CacheError::Wrong { .. } => unavailable(StatusCode::BAD_GATEWAY, message),
+            CacheError::Resting { retry_after, .. } => {
+                unavailable(StatusCode::SERVICE_UNAVAILABLE, message).retry_after(Some(*retry_after))
+            }
+            CacheError::Offline { .. } => unavailable(StatusCode::SERVICE_UNAVAILABLE, message).retry_after(None),
+            CacheError::NoRoom { .. } => {
+                Self::new(StatusCode::INSUFFICIENT_STORAGE, ErrorCode::StorageFull, message).retry_after(None)
+            }
+            CacheError::Stopped => unavailable(StatusCode::SERVICE_UNAVAILABLE, message).retry_after(None),
+            CacheError::Blobs(source) => Self::internal(&**source, request_id),
+            CacheError::Metadata(source) => Self::internal(&**source, request_id),
+        }
+    }
+
+    fn internal(source: &(dyn std::error::Error + 'static), request_id: &str) -> Self {
+        error!(request_id, error = %Chain(source), "a request failed inside");
+        let message = format!("the registry failed inside: its log says more under request {request_id}");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Internal, message)
+    }
+}
+
+/// The code that says "there is no such thing" to this action.
+const fn unknown(action: &Action) -> ErrorCode {
+    match action {
+        Action::PullBlob { .. } | Action::DeleteBlob { .. } => ErrorCode::BlobUnknown,
+        Action::PullManifest { .. } | Action::PushManifest { .. } | Action::DeleteManifest { .. } => {
+            ErrorCode::ManifestUnknown
+        }
+        _ => ErrorCode::NameUnknown,
+    }
+}
+
+impl From<Unroutable> for ApiError {
+    fn from(unroutable: Unroutable) -> Self {
+        let message = unroutable.to_string();
+        match unroutable {
+            Unroutable::Path => Self::new(StatusCode::NOT_FOUND, ErrorCode::Unsupported, message),
+            Unroutable::Method { allow } => {
+                Self::new(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::Unsupported, message).header(ALLOW, allow)
+            }
+            Unroutable::Encoding | Unroutable::Name(_) => Self::bad_request(ErrorCode::NameInvalid, message),
+            Unroutable::Digest(_) => Self::bad_request(ErrorCode::DigestInvalid, message),
+            Unroutable::Reference(crate::oci::ReferenceInvalid::Digest(_)) => {
+                Self::bad_request(ErrorCode::DigestInvalid, message)
+            }
+            // Asked for, a tag that cannot exist does not exist; the specification knows no code for "no tag".
+            Unroutable::Reference(_) => Self::new(StatusCode::NOT_FOUND, ErrorCode::ManifestUnknown, message),
+            Unroutable::Upload(_) => Self::new(StatusCode::NOT_FOUND, ErrorCode::BlobUploadUnknown, message),
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let one = |detail: Option<&serde_json::Value>| {
+            let mut error = json!({ "code": self.code.as_str(), "message": self.message });
+            if let Some(detail) = detail {
+                error["detail"] = detail.clone();
+            }
+            error
+        };
+        let errors: Vec<serde_json::Value> = if self.details.is_empty() {
+            vec![one(None)]
+        } else {
+            self.details.iter().take(ERRORS_MAX).map(|detail| one(Some(detail))).collect()
+        };
+        let body = json!({ "errors": errors }).to_string();
+        let mut response = (self.status, Body::full(body.into())).into_response();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.extend(self.headers);
+        response
+    }
+}

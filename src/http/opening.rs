@@ -1,0 +1,112 @@
+//! The first bytes of a connection tell which protocol the client speaks.
+
+use std::io;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// What every HTTP/2 client with prior knowledge sends first (RFC 9113, section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// The record type every TLS hello begins with (RFC 8446, section 5.1).
+const TLS_HANDSHAKE: u8 = 0x16;
+
+/// Room for a whole TLS hello with post-quantum key shares, and for the head of nearly every request.
+const OPENING_BYTES: usize = 4096;
+
+/// The most that is read and thrown away of a client that is told to go.
+const DRAIN_BYTES_MAX: usize = 64 * 1024;
+
+/// A head that Go's clients know as "server gave HTTP response to HTTPS client", on which they fall back to plain HTTP.
+const TLS_ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
+    Content-Type: text/plain; charset=utf-8\r\n\
+    Connection: close\r\n\
+    Content-Length: 68\r\n\
+    \r\n\
+    This port speaks plain HTTP, but the client began a TLS handshake.\r\n";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// Also everything unknown: the parser answers nonsense with 400.
+    Http1,
+    Http2,
+    Tls,
+}
+
+/// What `opening` proves so far; `None` while it may still become HTTP/1 or HTTP/2.
+fn recognise(opening: &[u8]) -> Option<Protocol> {
+    let common = opening.len().min(PREFACE.len());
+    match opening {
+        [] => None,
+        [TLS_HANDSHAKE, ..] => Some(Protocol::Tls),
+        _ if opening[..common] != PREFACE[..common] => Some(Protocol::Http1),
+        _ => (common == PREFACE.len()).then_some(Protocol::Http2),
+    }
+}
+
+/// Reads until the protocol is known, and returns it with what was read; `None` when the client left without a word.
+///
+/// The caller bounds the time.
+pub async fn read(stream: &mut TcpStream) -> io::Result<Option<(Protocol, Bytes)>> {
+    let mut opening = BytesMut::with_capacity(OPENING_BYTES);
+    loop {
+        if let Some(protocol) = recognise(&opening) {
+            return Ok(Some((protocol, opening.freeze())));
+        }
+        if stream.read_buf(&mut opening).await? == 0 {
+            return Ok((!opening.is_empty()).then(|| (Protocol::Http1, opening.freeze())));
+        }
+    }
+}
+
+/// Tells a TLS client on the plain port what is wrong and closes.
+///
+/// What the client has sent is read first: closing a socket with unread bytes resets it, and the answer may be lost.
+pub async fn refuse_tls(mut stream: TcpStream) -> io::Result<()> {
+    let mut scratch = [0; OPENING_BYTES];
+    for _ in 0..DRAIN_BYTES_MAX / OPENING_BYTES {
+        if !matches!(stream.try_read(&mut scratch), Ok(1..)) {
+            break;
+        }
+    }
+    stream.write_all(TLS_ANSWER).await?;
+    stream.shutdown().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn preface_is_recognised_only_when_complete() {
+        assert_eq!(recognise(b""), None);
+        for len in 1..PREFACE.len() {
+            assert_eq!(recognise(&PREFACE[..len]), None, "{len} bytes");
+        }
+        assert_eq!(recognise(PREFACE), Some(Protocol::Http2));
+        assert_eq!(recognise(&[PREFACE, b"more"].concat()), Some(Protocol::Http2));
+    }
+
+    #[test]
+    fn requests_that_begin_like_the_preface_are_http1() {
+        assert_eq!(recognise(b"P"), None);
+        assert_eq!(recognise(b"PU"), Some(Protocol::Http1));
+        assert_eq!(recognise(b"PROPFIND / HTTP/1.1"), Some(Protocol::Http1));
+        assert_eq!(recognise(b"PRI * HTTP/1.1"), Some(Protocol::Http1));
+        assert_eq!(recognise(b"GET /v2/ HTTP/1.1"), Some(Protocol::Http1));
+    }
+
+    #[test]
+    fn one_byte_of_a_tls_hello_is_enough() {
+        assert_eq!(recognise(&[0x16]), Some(Protocol::Tls));
+        assert_eq!(recognise(&[0x16, 3, 1, 2, 0]), Some(Protocol::Tls));
+    }
+
+    #[test]
+    fn answer_to_tls_states_its_own_length() {
+        let text = std::str::from_utf8(TLS_ANSWER).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.ends_with(&format!("Content-Length: {}", body.len())));
+    }
+}

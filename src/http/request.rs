@@ -1,0 +1,125 @@
+//! A request to `/v2/` as its handlers see it.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use axum::body::Body as RequestBody;
+use http::header::{CONTENT_LENGTH, HOST, IF_NONE_MATCH, RANGE, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderName, Method};
+
+use super::body::Transport;
+use super::error::ApiError;
+use super::query::Query;
+use crate::oci::{ContentRange, ErrorCode, RangeRequest, RepositoryName};
+use crate::registry::Target;
+
+/// Gives every request a name that no other has, also over restarts.
+#[derive(Debug)]
+pub struct RequestIds {
+    start: u32,
+    count: AtomicU64,
+}
+
+/// The name of a request.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestId {
+    start: u32,
+    count: u64,
+}
+
+impl RequestIds {
+    /// Counts from a random start.
+    pub fn new() -> Self {
+        let random = uuid::Uuid::new_v4().as_fields().0;
+        Self { start: random, count: AtomicU64::new(0) }
+    }
+
+    /// The next name.
+    pub fn next(&self) -> RequestId {
+        RequestId { start: self.start, count: self.count.fetch_add(1, Ordering::Relaxed) }
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}-{:x}", self.start, self.count)
+    }
+}
+
+/// What handlers may want to know of a request, besides its action.
+#[derive(Debug)]
+pub struct Asked {
+    /// GET, HEAD, …
+    pub method: Method,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// What stands behind the question mark.
+    pub query: Query,
+    /// How a file gets to this client.
+    pub transport: Transport,
+}
+
+impl Asked {
+    /// Takes a request apart.
+    pub fn new(request: axum::extract::Request) -> (Self, RequestBody) {
+        let (parts, body) = request.into_parts();
+        let transport = Transport::of(parts.version, &parts.extensions);
+        let query = Query::parse(parts.uri.query().unwrap_or_default());
+        (Self { method: parts.method, headers: parts.headers, query, transport }, body)
+    }
+
+    /// Is only the head of the answer wanted?
+    pub fn is_head(&self) -> bool {
+        self.method == Method::HEAD
+    }
+
+    /// The repository that the request means, all its spellings considered.
+    pub fn target(&self, name: &RepositoryName) -> Target {
+        let host = self.text(&HOST).map(|host| match host.rsplit_once(':') {
+            Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name.to_ascii_lowercase(),
+            _ => host.to_ascii_lowercase(),
+        });
+        Target { name: name.clone(), ns: self.query.first("ns").map(str::to_owned), host }
+    }
+
+    /// A header as text, if it is there and is text.
+    pub fn text(&self, name: &HeaderName) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// Does the client have this content already (RFC 9110, 13.1.2)?
+    pub fn has(&self, etag: &str) -> bool {
+        self.headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok()).any(|value| {
+            value
+                .split(',')
+                .map(str::trim)
+                .any(|one| one == "*" || one.trim_start_matches("W/").trim_matches('"') == etag)
+        })
+    }
+
+    /// The part of a body that the client wants. Ranges are for GET; one guarded by another content's ETag is ignored.
+    pub fn range(&self, etag: &str) -> Option<RangeRequest> {
+        let guarded = self.text(&http::header::IF_RANGE).is_some_and(|guard| guard.trim_matches('"') != etag);
+        if guarded || self.method != Method::GET {
+            return None;
+        }
+        RangeRequest::parse(self.text(&RANGE)?)
+    }
+
+    /// The range of an upload's chunk.
+    pub fn content_range(&self) -> Result<Option<ContentRange>, ApiError> {
+        let Some(value) = self.headers.get(http::header::CONTENT_RANGE) else { return Ok(None) };
+        let range = value.to_str().ok().and_then(|text| text.parse().ok());
+        let malformed =
+            || ApiError::bad_request(ErrorCode::BlobUploadInvalid, "Content-Range is not of the form first-last");
+        range.map(Some).ok_or_else(malformed)
+    }
+
+    /// The announced length of the body; `None` when it comes in chunks.
+    pub fn content_length(&self) -> Option<u64> {
+        if self.headers.contains_key(TRANSFER_ENCODING) {
+            return None;
+        }
+        self.text(&CONTENT_LENGTH)?.parse().ok()
+    }
+}

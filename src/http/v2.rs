@@ -1,0 +1,133 @@
+//! `/v2/`: every request becomes an action, every action is served in its file, every answer gets its common headers.
+
+use std::time::Instant;
+
+use axum::body::Body as AnyBody;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse as _, Response};
+use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ORIGIN, VARY};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+
+use super::access_log::{Line, Logged};
+use super::body::Body;
+use super::error::ApiError;
+use super::request::{Asked, RequestId};
+use super::route::{self, Action};
+use super::{AppState, blobs, lists, manifests, uploads};
+use crate::oci::ErrorCode;
+use crate::registry::Outcome;
+
+/// Says that this is a registry of API version 2; old clients look for it, errors included.
+static API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
+/// How the answer came about.
+pub static CACHE: HeaderName = HeaderName::from_static("entrepot-cache");
+/// The upstream that `?ns=` named and that this answer is for.
+static NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
+
+/// Puts the outcome into an answer, from where the log takes it too.
+pub fn mark(response: &mut Response, outcome: Outcome) {
+    response.headers_mut().insert(CACHE.clone(), HeaderValue::from_static(outcome.as_str()));
+    response.extensions_mut().insert(outcome);
+}
+
+/// Serves any request below `/v2`.
+pub async fn serve(State(app): State<AppState>, request: Request) -> Response {
+    let started = Instant::now();
+    let id = app.request_ids.next();
+    let method = request.method().clone();
+    let path = request.uri().path().to_owned();
+    let origin = request.headers().get(ORIGIN).cloned();
+    let routed = route::route(&method, &path);
+    let (action, answer) = match routed {
+        Ok(action) => {
+            let answer = dispatch(&app, &action, request, id).await;
+            (Some(action), answer)
+        }
+        Err(unroutable) if is_preflight(&app, &method) => (None, Ok(preflight(unroutable))),
+        // A push to something that is no tag is the client's mistake; asking for it only finds nothing.
+        Err(route::Unroutable::Reference(invalid)) if method == Method::PUT => {
+            (None, Err(ApiError::bad_request(ErrorCode::ManifestInvalid, invalid.to_string())))
+        }
+        Err(unroutable) => (None, Err(unroutable.into())),
+    };
+    let mut response = answer.unwrap_or_else(ApiError::into_response);
+    response.headers_mut().insert(API_VERSION.clone(), HeaderValue::from_static("registry/2.0"));
+    allow_origin(&app, origin.as_ref(), response.headers_mut());
+    let outcome = response.extensions().get::<Outcome>().map_or("none", |outcome| outcome.as_str());
+    let status = response.status();
+    let line = Line { id, method, path, action, status, outcome, started, metrics: app.metrics.clone() };
+    response.map(|body| AnyBody::new(Logged::new(body, line)))
+}
+
+/// Answers whatever is outside of the API.
+pub async fn no_such_page(request: Request) -> Response {
+    let message = format!("there is nothing at {}: the registry's API is below /v2/", short(request.uri().path()));
+    ApiError::new(StatusCode::NOT_FOUND, ErrorCode::Unsupported, message).into_response()
+}
+
+fn short(path: &str) -> String {
+    path.chars().take(80).collect()
+}
+
+async fn dispatch(app: &AppState, action: &Action, request: Request, id: RequestId) -> Result<Response, ApiError> {
+    let (asked, body) = Asked::new(request);
+    let registry = &app.registry;
+    let failed = |error| ApiError::of(error, action, &id.to_string());
+    let mut response = match action {
+        Action::Probe => Ok(lists::probe()),
+        Action::ListRepositories => lists::repositories(registry, &asked, failed).await,
+        Action::ListTags { name } => lists::tags(registry, &asked, name, failed).await,
+        Action::ListReferrers { name, digest } => lists::referrers(registry, &asked, name, digest, failed).await,
+        Action::PullManifest { name, reference } => manifests::pull(registry, &asked, name, reference, failed).await,
+        Action::PushManifest { name, reference } => {
+            manifests::push(registry, &asked, name, reference, body, failed).await
+        }
+        Action::DeleteManifest { name, reference } => {
+            manifests::delete(registry, &asked, name, reference, failed).await
+        }
+        Action::PullBlob { name, digest } if asked.is_head() => {
+            blobs::head(registry, &asked, name, digest, failed).await
+        }
+        Action::PullBlob { name, digest } => blobs::pull(registry, &asked, name, digest, failed).await,
+        Action::DeleteBlob { name, digest } => blobs::delete(registry, &asked, name, digest, failed).await,
+        Action::StartUpload { name } => uploads::start(registry, &asked, name, body, failed).await,
+        Action::FindUpload { name, id } => uploads::find(registry, &asked, name, id, failed).await,
+        Action::AppendUpload { name, id } => uploads::append(registry, &asked, name, id, body, failed).await,
+        Action::FinishUpload { name, id } => uploads::finish(registry, &asked, name, id, body, failed).await,
+        Action::CancelUpload { name, id } => uploads::cancel(registry, &asked, name, id, failed).await,
+    }?;
+    if let Some(ns) = asked.query.first("ns").and_then(|ns| HeaderValue::try_from(ns).ok()) {
+        response.headers_mut().insert(NAMESPACE.clone(), ns);
+    }
+    Ok(response)
+}
+
+fn is_preflight(app: &AppState, method: &Method) -> bool {
+    *method == Method::OPTIONS && !app.cors_origins.is_empty()
+}
+
+/// A browser asks before it sends anything but a simple GET.
+fn preflight(unroutable: route::Unroutable) -> Response {
+    let methods = match unroutable {
+        route::Unroutable::Method { allow } => allow,
+        _ => "GET, HEAD",
+    };
+    let mut response = (StatusCode::NO_CONTENT, Body::empty()).into_response();
+    let headers = response.headers_mut();
+    headers.insert(http::header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(methods));
+    let allowed = "Accept, Authorization, Content-Range, Content-Type, If-None-Match, Range";
+    headers.insert(http::header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(allowed));
+    response
+}
+
+fn allow_origin(app: &AppState, origin: Option<&HeaderValue>, headers: &mut HeaderMap) {
+    let Some(origin) = origin else { return };
+    let allowed = app.cors_origins.iter().any(|allowed| allowed == "*" || allowed.as_bytes() == origin.as_bytes());
+    if !allowed {
+        return;
+    }
+    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+    headers.insert(VARY, HeaderValue::from_static("Origin"));
+    let exposed = "Docker-Content-Digest, Content-Range, Link, Location, OCI-Subject, Range, Entrepot-Cache";
+    headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(exposed));
+}

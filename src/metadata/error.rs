@@ -1,0 +1,65 @@
+//! What can go wrong with the index.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use sqlx::migrate::MigrateError;
+
+/// A failure of the index. None of them is about what was asked: what is not there is `None` or `false`.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be opened or created.
+    #[error("cannot open the index {}", path.display())]
+    Open {
+        /// The index file.
+        path: PathBuf,
+        /// What the database says.
+        source: sqlx::Error,
+    },
+    /// The schema cannot be brought up to date; the file is as it was.
+    #[error("cannot bring the schema of the index {} up to date", path.display())]
+    Migrate {
+        /// The index file.
+        path: PathBuf,
+        /// Which migration, and why.
+        source: MigrateError,
+    },
+    /// A newer release has written this file.
+    #[error("the index {} has schema version {found}, this release knows up to {known}: use the release that wrote it or a newer one", path.display())]
+    SchemaNewer {
+        /// The index file.
+        path: PathBuf,
+        /// The version in the file.
+        found: i64,
+        /// The newest version this release knows.
+        known: i64,
+    },
+    /// A question failed.
+    #[error("cannot {operation} {subject}")]
+    Read {
+        /// What was asked.
+        operation: &'static str,
+        /// Of what.
+        subject: String,
+        /// What the database says.
+        source: sqlx::Error,
+    },
+    /// A change failed; none of it is in the index.
+    #[error("cannot {operation} {subject}")]
+    Write {
+        /// What was to be done.
+        operation: &'static str,
+        /// To what.
+        subject: String,
+        /// What the database says; shared, because a failing commit fails every command of its batch.
+        source: Arc<sqlx::Error>,
+    },
+    /// The index was closed, or its writer has stopped. A change may or may not be in the index.
+    #[error("cannot {operation} {subject}: the index is closed")]
+    Closed {
+        /// What was asked.
+        operation: &'static str,
+        /// Of what.
+        subject: String,
+    },
+}

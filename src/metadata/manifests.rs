@@ -1,0 +1,293 @@
+//! Manifests: what was read from them once, so that nobody has to read them again. Their bytes are blobs of the store.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::FutureExt as _;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{FromRow, Row as _, SqliteConnection};
+
+use super::blobs::NewBlob;
+use super::columns::Malformed;
+use super::{BlobChange, BlobState, Error, Metadata, Provenance, blobs, cannot, links, references, repositories, tags};
+use crate::oci::{Digest, Manifest, RepositoryName, Tag};
+
+/// A manifest whose bytes are stored, to be recorded.
+#[derive(Clone, Copy, Debug)]
+pub struct NewManifest<'a> {
+    /// Where it was pushed to or fetched for.
+    pub repo: &'a RepositoryName,
+    /// The digest of its bytes.
+    pub digest: Digest,
+    /// The media type it came with.
+    pub media_type: &'a str,
+    /// Its length.
+    pub size_bytes: u64,
+    /// What it takes on disk.
+    pub stored_bytes: u64,
+    /// What its bytes say.
+    pub manifest: &'a Manifest,
+    /// Who brought it.
+    pub provenance: Provenance,
+    /// Tags to point at it.
+    pub tags: &'a [Tag],
+    /// Now.
+    pub now_ms: i64,
+}
+
+/// What is known of a manifest in one repository.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ManifestRow {
+    /// The digest of its bytes.
+    pub digest: Digest,
+    /// The media type it is served with.
+    pub media_type: String,
+    /// Its length.
+    pub size_bytes: u64,
+    /// The manifest it is attached to.
+    pub subject: Option<Digest>,
+    /// Its artifact type, for the referrers list.
+    pub artifact_type: Option<String>,
+    /// Its annotations, for the referrers list.
+    pub annotations: BTreeMap<String, String>,
+    /// Who brought it.
+    pub provenance: Provenance,
+}
+
+/// What a manifest refers to and a repository does not have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Missing {
+    /// Config and layers that are not linked or not stored, each once, in the manifest's order.
+    pub blobs: Vec<Digest>,
+    /// Children that are no manifests of the repository, each once, in the index's order.
+    pub children: Vec<Digest>,
+}
+
+impl FromRow<'_, SqliteRow> for ManifestRow {
+    fn from_row(row: &SqliteRow) -> Result<Self, sqlx::Error> {
+        let annotations = serde_json::from_str(row.try_get("annotations")?);
+        Ok(Self {
+            digest: row.try_get("digest")?,
+            media_type: row.try_get("media_type")?,
+            size_bytes: u64::try_from(row.try_get::<i64, _>("size_bytes")?).map_err(|_| malformed("length"))?,
+            subject: row.try_get("subject")?,
+            artifact_type: row.try_get("artifact_type")?,
+            annotations: annotations.map_err(|_| malformed("annotations"))?,
+            provenance: row.try_get::<bool, _>("pushed")?.into(),
+        })
+    }
+}
+
+fn malformed(expected: &'static str) -> sqlx::Error {
+    sqlx::Error::Decode(Box::new(Malformed { expected }))
+}
+
+#[derive(sqlx::FromRow)]
+struct Found {
+    #[sqlx(flatten)]
+    manifest: ManifestRow,
+    state: BlobState,
+}
+
+impl Metadata {
+    /// Records a manifest, in one transaction: its blob as present and linked, what it refers to, and its tags. `Pushed` makes
+    /// the repository private and its tags pushed. A cached tag does not overwrite a pushed one; the rest is recorded all the
+    /// same. A manifest that is known keeps the media type it first came with.
+    ///
+    /// As with [`Metadata::commit_blob`], the caller has made sure that nobody removes the bytes it has just written.
+    pub async fn put_manifest(&self, new: NewManifest<'_>) -> Result<BlobChange, Error> {
+        let owned = Owned {
+            repo: new.repo.clone(),
+            media_type: new.media_type.to_owned(),
+            manifest: new.manifest.clone(),
+            tags: new.tags.to_vec(),
+            blob: NewBlob {
+                digest: new.digest,
+                size_bytes: new.size_bytes,
+                stored_bytes: new.stored_bytes,
+                provenance: new.provenance,
+                is_manifest: true,
+                now_ms: new.now_ms,
+            },
+        };
+        self.write("record manifest", &new.digest, move |connection| {
+            async move { put(connection, &owned).await }.boxed()
+        })
+        .await
+    }
+
+    /// The manifest, if the repository knows it, and whether its bytes are here.
+    pub async fn find_manifest(
+        &self,
+        repo: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Option<(ManifestRow, BlobState)>, Error> {
+        let found: Option<Found> = sqlx::query_as(
+            "SELECT m.digest, m.media_type, b.size_bytes, m.subject, m.artifact_type, m.annotations, m.pushed, b.state
+             FROM repository r JOIN manifest m ON m.repository_id = r.id JOIN blob b ON b.id = m.blob_id
+             WHERE r.name = $1 AND m.digest = $2",
+        )
+        .bind(repo)
+        .bind(digest)
+        .fetch_optional(self.readers())
+        .await
+        .map_err(cannot("look up manifest", digest))?;
+        Ok(found.map(|found| (found.manifest, found.state)))
+    }
+
+    /// Forgets the manifest in this repository, in one transaction: the tags that name it, its references, its place among the
+    /// referrers, and the link of its blob. The bytes stay. False if the repository does not know it.
+    pub async fn delete_manifest(&self, repo: &RepositoryName, digest: &Digest) -> Result<bool, Error> {
+        let (repo, wanted) = (repo.clone(), *digest);
+        self.write("delete manifest", digest, move |connection| {
+            async move {
+                // Tags and references go with the row (ON DELETE CASCADE).
+                let deleted: Option<(i64, i64)> = sqlx::query_as(
+                    "DELETE FROM manifest
+                     WHERE repository_id = (SELECT id FROM repository WHERE name = $1) AND digest = $2
+                     RETURNING repository_id, blob_id",
+                )
+                .bind(repo)
+                .bind(wanted)
+                .fetch_optional(&mut *connection)
+                .await?;
+                let Some((repository_id, blob_id)) = deleted else { return Ok(false) };
+                sqlx::query("DELETE FROM link WHERE repository_id = $1 AND blob_id = $2")
+                    .bind(repository_id)
+                    .bind(blob_id)
+                    .execute(connection)
+                    .await?;
+                Ok(true)
+            }
+            .boxed()
+        })
+        .await
+    }
+
+    /// What the manifest refers to and the repository does not have; foreign blobs need not be here.
+    pub async fn missing_references(&self, repo: &RepositoryName, manifest: &Manifest) -> Result<Missing, Error> {
+        let failed = |source| cannot("check the references of a manifest for", repo)(source);
+        // One transaction, so that all answers are of one moment.
+        let mut questions = self.readers().begin().await.map_err(failed)?;
+        let mut missing = Missing::default();
+        let mut asked = BTreeSet::new();
+        for blob in manifest.blobs.iter().filter(|blob| !blob.is_foreign) {
+            if asked.insert(blob.digest) && !has_blob(&mut questions, repo, &blob.digest).await.map_err(failed)? {
+                missing.blobs.push(blob.digest);
+            }
+        }
+        asked.clear();
+        for child in &manifest.children {
+            if asked.insert(child.digest) && !has_manifest(&mut questions, repo, &child.digest).await.map_err(failed)? {
+                missing.children.push(child.digest);
+            }
+        }
+        questions.rollback().await.map_err(failed)?;
+        Ok(missing)
+    }
+
+    /// The length that a manifest states for this blob or child: the newest one that names it, in whatever repository. It is a
+    /// claim, good for reserving space, not for believing.
+    pub async fn descriptor_size(&self, digest: &Digest) -> Result<Option<u64>, Error> {
+        let stated: Option<i64> = sqlx::query_scalar(
+            "SELECT s.size_bytes FROM (
+                 SELECT * FROM (SELECT mb.manifest_id, mb.size_bytes
+                     FROM blob b JOIN manifest_blob mb ON mb.blob_id = b.id
+                     WHERE b.digest = $1 ORDER BY mb.manifest_id DESC LIMIT 1) AS newest_blob
+                 UNION ALL
+                 SELECT * FROM (SELECT mc.manifest_id, mc.size_bytes
+                     FROM manifest_child mc
+                     WHERE mc.digest = $1 ORDER BY mc.manifest_id DESC LIMIT 1) AS newest_child
+             ) AS s ORDER BY s.manifest_id DESC LIMIT 1",
+        )
+        .bind(digest)
+        .fetch_optional(self.readers())
+        .await
+        .map_err(cannot("look up the stated length of", digest))?;
+        Ok(stated.and_then(|bytes| u64::try_from(bytes).ok()))
+    }
+}
+
+/// A [`NewManifest`] that the writer can keep after its caller is gone.
+struct Owned {
+    repo: RepositoryName,
+    media_type: String,
+    manifest: Manifest,
+    tags: Vec<Tag>,
+    blob: NewBlob,
+}
+
+async fn put(connection: &mut SqliteConnection, new: &Owned) -> Result<BlobChange, sqlx::Error> {
+    let NewBlob { provenance, now_ms, .. } = new.blob;
+    let repository_id = repositories::ensure(connection, &new.repo, provenance, now_ms).await?;
+    let (blob_id, change) = blobs::store(connection, &new.blob).await?;
+    links::insert(connection, repository_id, blob_id, provenance).await?;
+    let manifest_id = insert(connection, new, repository_id, blob_id).await?;
+    for part in new.manifest.blobs.chunks(references::ROWS_MAX) {
+        references::insert_blobs(connection, manifest_id, part, now_ms).await?;
+    }
+    for part in new.manifest.children.chunks(references::ROWS_MAX) {
+        references::insert_children(connection, manifest_id, part).await?;
+    }
+    for tag in &new.tags {
+        tags::upsert(connection, repository_id, tag, manifest_id, provenance, now_ms).await?;
+    }
+    Ok(change)
+}
+
+async fn insert(
+    connection: &mut SqliteConnection,
+    new: &Owned,
+    repository_id: i64,
+    blob_id: i64,
+) -> Result<i64, sqlx::Error> {
+    let annotations = serde_json::to_string(&new.manifest.annotations).expect("a map of strings is always JSON");
+    sqlx::query_scalar(
+        "INSERT INTO manifest
+             (repository_id, blob_id, digest, media_type, subject, artifact_type, annotations, pushed, created_ms)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+         ON CONFLICT (repository_id, digest) DO UPDATE SET pushed = manifest.pushed OR excluded.pushed
+         RETURNING id",
+    )
+    .bind(repository_id)
+    .bind(blob_id)
+    .bind(new.blob.digest)
+    .bind(&new.media_type)
+    .bind(new.manifest.subject)
+    .bind(&new.manifest.artifact_type)
+    .bind(annotations)
+    .bind(new.blob.provenance.is_pushed())
+    .bind(new.blob.now_ms)
+    .fetch_one(connection)
+    .await
+}
+
+async fn has_blob(
+    connection: &mut SqliteConnection,
+    repo: &RepositoryName,
+    digest: &Digest,
+) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM blob b JOIN repository r ON r.name = $1
+                        JOIN link l ON l.repository_id = r.id AND l.blob_id = b.id
+                        WHERE b.digest = $2 AND b.state = 1)",
+    )
+    .bind(repo)
+    .bind(digest)
+    .fetch_one(connection)
+    .await
+}
+
+async fn has_manifest(
+    connection: &mut SqliteConnection,
+    repo: &RepositoryName,
+    digest: &Digest,
+) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM repository r JOIN manifest m ON m.repository_id = r.id
+                        WHERE r.name = $1 AND m.digest = $2)",
+    )
+    .bind(repo)
+    .bind(digest)
+    .fetch_one(connection)
+    .await
+}

@@ -1,0 +1,239 @@
+//! The index: what is known of repositories, manifests, tags, blobs and upload sessions; the only room that speaks SQL.
+//!
+//! ```text
+//! changes ──▶ channel ──▶ writer task ──▶ one connection: BEGIN IMMEDIATE · command · command · … · COMMIT ──▶ replies
+//! questions ──▶ pool of read-only connections (write-ahead log: they never wait for the writer)
+//! ```
+//!
+//! Invariants:
+//! - A change that returned `Ok` is on disk (write-ahead log, `synchronous=FULL`), and every question asked afterwards sees it.
+//! - A change happens in one transaction or not at all, whether or not its caller still waits.
+//! - No method holds a connection while it waits for anything else, so none can deadlock with another.
+//! - Nothing persisted counts holders. The sums behind [`Metadata::totals`] count rows, are kept in the transaction that changes
+//!   the rows, and can be rebuilt from them ([`Metadata::recount`]).
+//!
+//! A crash leaves the last committed transaction; `SQLite` replays its log when the file is opened. Blobs that a crash left in
+//! [`BlobState::Deleting`] are found by [`Metadata::list_deleting`].
+
+mod blobs;
+mod columns;
+mod error;
+mod links;
+mod manifests;
+mod references;
+mod referrers;
+mod repositories;
+mod tags;
+#[cfg(test)]
+mod tests;
+mod totals;
+mod uploads;
+mod writer;
+
+use std::borrow::Cow;
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions as _, Connection as _, SqlStr, SqliteConnection};
+
+pub use blobs::{BlobChange, BlobRow, BlobState};
+pub use error::Error;
+pub use links::Link;
+pub use manifests::{ManifestRow, Missing, NewManifest};
+pub use repositories::RepositoryRow;
+pub use tags::TagRow;
+pub use totals::Totals;
+pub use uploads::UploadRow;
+pub use writer::WriteCounts;
+
+use writer::{BatchLimits, Failure, Writer};
+
+/// The files of `migrations/`, oldest first: version, name, statements. Append-only, as the files are.
+const MIGRATIONS: &[(i64, &str, &str)] = &[(1, "initial", include_str!("migrations/0001_initial.sql"))];
+
+/// How long to wait for a lock of the file. Only another process can hold one: a backup, or somebody's `sqlite3`.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A batch that has run this long commits: its first caller is waiting, and a command may be large.
+const BATCH_DURATION_MAX: Duration = Duration::from_millis(20);
+
+/// Where the index lies and how it is driven.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The `SQLite` file; its write-ahead log lies beside it. The folder must exist.
+    pub path: PathBuf,
+    /// Connections that answer questions.
+    pub readers_max: u32,
+    /// Commands in one transaction.
+    pub batch_max: usize,
+}
+
+impl Options {
+    /// An index at `path`, driven as suits a single node.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), readers_max: 4, batch_max: 256 }
+    }
+}
+
+/// Whether content came from a client or from an upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Provenance {
+    /// A client pushed it: it is never evicted and never overwritten by an upstream.
+    Pushed,
+    /// It was fetched from an upstream and can be fetched again.
+    Cached,
+}
+
+impl Provenance {
+    /// True for pushed content.
+    pub const fn is_pushed(self) -> bool {
+        matches!(self, Self::Pushed)
+    }
+}
+
+impl From<bool> for Provenance {
+    fn from(pushed: bool) -> Self {
+        if pushed { Self::Pushed } else { Self::Cached }
+    }
+}
+
+/// The open index. Clones are cheap and share everything.
+#[derive(Clone)]
+pub struct Metadata {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    path: PathBuf,
+    readers: SqlitePool,
+    writer: Writer,
+}
+
+impl std::fmt::Debug for Metadata {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Metadata({})", self.path().display())
+    }
+}
+
+impl Metadata {
+    /// Opens the index, creating the file if there is none and bringing its schema up to date. Must be called within a tokio
+    /// runtime, where the writer then lives. A file of a newer release is refused and left as it is.
+    pub async fn open(options: Options) -> Result<Self, Error> {
+        Self::open_with(options, BATCH_DURATION_MAX).await
+    }
+
+    async fn open_with(options: Options, batch_duration_max: Duration) -> Result<Self, Error> {
+        let Options { path, readers_max, batch_max } = options;
+        let failed = |source| Error::Open { path: path.clone(), source };
+        let file = SqliteConnectOptions::new()
+            .filename(&path)
+            .busy_timeout(BUSY_TIMEOUT)
+            .foreign_keys(true)
+            .pragma("temp_store", "memory")
+            .disable_statement_logging();
+
+        let mut connection = write_options(&file).connect().await.map_err(failed)?;
+        if let Err(error) = migrate(&mut connection, &path).await {
+            // The migration's failure is the news; closing after it can only fail for the same reason.
+            let _ = connection.close().await;
+            return Err(error);
+        }
+        // Read-only connections cannot create the log, so they come after the writer's.
+        let readers = SqlitePoolOptions::new()
+            .max_connections(readers_max)
+            // Connections to a file do not go stale; a fresh one would only have to prepare every statement anew.
+            .test_before_acquire(false)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .connect_with(file.read_only(true).pragma("cache_size", "-16384"))
+            .await
+            .map_err(failed)?;
+        let limits = BatchLimits { commands_max: batch_max, duration_max: batch_duration_max };
+        let writer = Writer::start(connection, limits);
+        Ok(Self { inner: Arc::new(Inner { path, readers, writer }) })
+    }
+
+    /// Waits for the questions under way and for every change sent before, writes the log back into the file and closes it.
+    /// Whatever another clone asks from now on fails with [`Error::Closed`]. Dropping without closing loses nothing either.
+    pub async fn close(self) {
+        // Readers first: the last connection to close is then the writer's, which can write the log back.
+        self.inner.readers.close().await;
+        self.inner.writer.close().await;
+    }
+
+    /// The index file.
+    pub fn path(&self) -> &Path {
+        &self.inner.path
+    }
+
+    /// How many commands the writer has run, and in how many transactions.
+    pub fn write_counts(&self) -> WriteCounts {
+        self.inner.writer.counts()
+    }
+
+    fn readers(&self) -> &SqlitePool {
+        &self.inner.readers
+    }
+
+    /// Has the writer run `work` in a transaction and returns once that is durable.
+    async fn write<T, W>(&self, operation: &'static str, subject: &(dyn Display + Sync), work: W) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        W: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T, sqlx::Error>> + Send + 'static,
+    {
+        self.inner.writer.run(work).await.map_err(|failure| {
+            let subject = subject.to_string();
+            match failure {
+                Failure::Stopped => Error::Closed { operation, subject },
+                Failure::Sql(source) => Error::Write { operation, subject, source },
+            }
+        })
+    }
+}
+
+/// Names a failed question.
+fn cannot(operation: &'static str, subject: &(impl Display + ?Sized)) -> impl FnOnce(sqlx::Error) -> Error {
+    move |source| {
+        let subject = subject.to_string();
+        match source {
+            sqlx::Error::PoolClosed => Error::Closed { operation, subject },
+            source => Error::Read { operation, subject, source },
+        }
+    }
+}
+
+/// `LIMIT` takes a signed number; nobody has that many rows.
+fn limit_of(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}
+
+fn write_options(file: &SqliteConnectOptions) -> SqliteConnectOptions {
+    file.clone()
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        // FULL syncs the log at each commit: NORMAL could lose acknowledged pushes with the power.
+        .synchronous(SqliteSynchronous::Full)
+        .pragma("cache_size", "-32768")
+        // A burst must not leave a log of gigabytes behind.
+        .pragma("journal_size_limit", "67108864")
+}
+
+async fn migrate(connection: &mut SqliteConnection, path: &Path) -> Result<(), Error> {
+    let migrations = MIGRATIONS.iter().map(|(version, name, statements)| {
+        let statements = SqlStr::from_static(statements);
+        Migration::new(*version, Cow::Borrowed(name), MigrationType::Simple, statements, false)
+    });
+    let known = MIGRATIONS.iter().map(|(version, ..)| *version).max().unwrap_or_default();
+    let migrator = Migrator::with_migrations(migrations.collect());
+    migrator.run_direct(None, connection, false).await.map_err(|error| match error {
+        MigrateError::VersionMissing(found) if found > known => {
+            Error::SchemaNewer { path: path.to_owned(), found, known }
+        }
+        source => Error::Migrate { path: path.to_owned(), source },
+    })
+}

@@ -1,0 +1,178 @@
+//! Every metric, declared once; labels come from `as_str()` of the enums, so log, header and metric use the same words.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Histogram, Recorder as _, with_local_recorder};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+
+/// The metrics of one server. Handles are made once: recording is an atomic addition.
+#[derive(Clone)]
+pub struct Metrics {
+    recorder: Arc<PrometheusRecorder>,
+    handle: PrometheusHandle,
+    /// Fills running now.
+    pub fills_in_flight: Gauge,
+    /// Bytes received from upstreams by fills.
+    pub fill_bytes: Counter,
+    /// Bytes of cached blobs removed to make room.
+    pub evicted_bytes: Counter,
+    /// Cached blobs removed to make room.
+    pub evicted_blobs: Counter,
+    /// Connections open now.
+    pub connections: Gauge,
+    /// Seconds from a request's head to the last byte of its answer.
+    pub request_seconds: Histogram,
+}
+
+/// A label and its value.
+type Label = (&'static str, String);
+
+impl Metrics {
+    /// A fresh set, all at zero.
+    pub fn new() -> Self {
+        let seconds = [0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0, 600.0];
+        let recorder = PrometheusBuilder::new()
+            .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &seconds)
+            .expect("the list of buckets is not empty")
+            .build_recorder();
+        let handle = recorder.handle();
+        with_local_recorder(&recorder, describe);
+        let (fills_in_flight, fill_bytes, evicted_bytes, evicted_blobs, connections, request_seconds) =
+            with_local_recorder(&recorder, || {
+                (
+                    metrics::gauge!("entrepot_fills_in_flight"),
+                    metrics::counter!("entrepot_fill_bytes_total"),
+                    metrics::counter!("entrepot_evicted_bytes_total"),
+                    metrics::counter!("entrepot_evicted_blobs_total"),
+                    metrics::gauge!("entrepot_connections"),
+                    metrics::histogram!("entrepot_request_seconds"),
+                )
+            });
+        fills_in_flight.set(0.0);
+        connections.set(0.0);
+        let recorder = Arc::new(recorder);
+        Self {
+            recorder,
+            handle,
+            fills_in_flight,
+            fill_bytes,
+            evicted_bytes,
+            evicted_blobs,
+            connections,
+            request_seconds,
+        }
+    }
+
+    /// A request to `/v2/` was answered.
+    pub fn request(&self, action: &'static str, outcome: &'static str, status: u16, sent_bytes: u64) {
+        self.count(
+            "entrepot_requests_total",
+            vec![("action", action.into()), ("outcome", outcome.into()), ("status", status.to_string())],
+            1,
+        );
+        self.count(
+            "entrepot_sent_bytes_total",
+            vec![("action", action.into()), ("outcome", outcome.into())],
+            sent_bytes,
+        );
+    }
+
+    /// A fill ended: `committed`, `failed`, `mismatch`, `bypass`.
+    pub fn fill_ended(&self, upstream: &str, result: &'static str) {
+        self.count("entrepot_fills_total", vec![("upstream", upstream.into()), ("result", result.into())], 1);
+    }
+
+    /// An upstream was asked: `operation` as the upstream room calls it, `result` its error's kind or `ok`.
+    pub fn upstream_asked(&self, upstream: &str, operation: &'static str, result: &'static str, took: Duration) {
+        let labels = vec![("upstream", upstream.into()), ("operation", operation.into()), ("result", result.into())];
+        self.count("entrepot_upstream_requests_total", labels, 1);
+        let key = key("entrepot_upstream_request_seconds", vec![("upstream", upstream.into())]);
+        self.recorder.register_histogram(&key, &METADATA).record(took.as_secs_f64());
+    }
+
+    /// An answer was given although the upstream could not confirm it.
+    pub fn served_stale(&self, upstream: &str, reason: &'static str) {
+        self.count("entrepot_stale_total", vec![("upstream", upstream.into()), ("reason", reason.into())], 1);
+    }
+
+    /// Bytes on disk by what they are for (`cached`, `pushed`, `filling`, …) and the limits over them.
+    pub fn space(&self, kind: &'static str, bytes: u64) {
+        self.gauge("entrepot_store_bytes", vec![("kind", kind.into())], bytes);
+    }
+
+    /// A named limit, so that a graph can show it beside what it limits.
+    pub fn limit(&self, limit: &'static str, value: u64) {
+        self.gauge("entrepot_limit", vec![("limit", limit.into())], value);
+    }
+
+    /// The text that Prometheus reads.
+    pub fn render(&self) -> String {
+        with_local_recorder(&*self.recorder, || metrics_process::Collector::default().collect());
+        self.handle.run_upkeep();
+        self.handle.render()
+    }
+
+    fn count(&self, name: &'static str, labels: Vec<Label>, by: u64) {
+        self.recorder.register_counter(&key(name, labels), &METADATA).increment(by);
+    }
+
+    fn gauge(&self, name: &'static str, labels: Vec<Label>, value: u64) {
+        #[expect(clippy::cast_precision_loss, reason = "a gauge is a float; disks are smaller than 2^53 bytes")]
+        self.recorder.register_gauge(&key(name, labels), &METADATA).set(value as f64);
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+static METADATA: metrics::Metadata<'static> =
+    metrics::Metadata::new(module_path!(), metrics::Level::INFO, Some(module_path!()));
+
+fn key(name: &'static str, labels: Vec<Label>) -> metrics::Key {
+    let labels: Vec<metrics::Label> = labels.into_iter().map(|(key, value)| metrics::Label::new(key, value)).collect();
+    metrics::Key::from_parts(name, labels)
+}
+
+fn describe() {
+    metrics::describe_counter!("entrepot_requests_total", "Requests to /v2/, by action, outcome and status.");
+    metrics::describe_counter!("entrepot_sent_bytes_total", "Bytes of bodies sent, by action and outcome.");
+    metrics::describe_histogram!("entrepot_request_seconds", "From a request's head to the last byte of its answer.");
+    metrics::describe_gauge!("entrepot_connections", "Client connections open now.");
+    metrics::describe_gauge!("entrepot_fills_in_flight", "Blobs being fetched from upstreams now.");
+    metrics::describe_counter!("entrepot_fills_total", "Blobs fetched, by upstream and result.");
+    metrics::describe_counter!("entrepot_fill_bytes_total", "Bytes of blobs received from upstreams.");
+    metrics::describe_counter!("entrepot_upstream_requests_total", "Requests to upstreams, by operation and result.");
+    metrics::describe_histogram!("entrepot_upstream_request_seconds", "How long upstreams took to answer.");
+    metrics::describe_counter!("entrepot_stale_total", "Answers that the upstream could not confirm.");
+    metrics::describe_counter!("entrepot_evicted_bytes_total", "Bytes removed to make room.");
+    metrics::describe_counter!("entrepot_evicted_blobs_total", "Blobs removed to make room.");
+    metrics::describe_gauge!("entrepot_store_bytes", "Disk space taken or promised, by what it is for.");
+    metrics::describe_gauge!("entrepot_limit", "The configured limits.");
+    metrics_process::Collector::default().describe();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_recorded_is_rendered_with_its_labels() {
+        let metrics = Metrics::new();
+        metrics.request("pull_blob", "hit", 200, 10);
+        metrics.fills_in_flight.increment(1.0);
+        let text = metrics.render();
+        assert!(text.contains(r#"entrepot_requests_total{action="pull_blob",outcome="hit",status="200"} 1"#), "{text}");
+        assert!(text.contains("entrepot_fills_in_flight 1"), "{text}");
+        assert!(text.contains("process_resident_memory_bytes"), "{text}");
+    }
+}

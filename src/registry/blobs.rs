@@ -1,0 +1,239 @@
+//! Blobs: pulling, asking for, deleting (distribution-spec, "Pulling blobs", "Deleting blobs").
+
+use std::sync::Arc;
+
+use tracing::{error, warn};
+
+use super::error::Error;
+use super::routing::Target;
+use super::{Place, Registry};
+use crate::blobs::{self, BlobReader};
+use crate::cache::{self, Bypass, Fill, Outcome, Role, Source, Start};
+use crate::metadata::{BlobRow, Link, Provenance};
+use crate::oci::{ByteRange, Digest, RangeRequest, RepositoryName};
+
+/// How far ahead of a fill a range may begin to be served by it; beyond, it is asked of the upstream by itself, so that lazy
+/// pullers never wait behind the rest of a large layer.
+const COVERED_SOON_BYTES: u64 = 16 << 20;
+
+/// Where a blob's bytes come from.
+#[derive(Debug)]
+pub enum Content {
+    /// A file, whole or growing.
+    File(BlobReader),
+    /// Past the store.
+    Bypass(Box<Bypass>),
+}
+
+/// A blob to be sent.
+#[derive(Debug)]
+pub struct PulledBlob {
+    /// Its bytes.
+    pub content: Content,
+    /// Its size, if anybody knows.
+    pub size_bytes: Option<u64>,
+    /// The part to send; `None` for all of it.
+    pub range: Option<ByteRange>,
+    /// How it was come by.
+    pub outcome: Outcome,
+}
+
+/// What a HEAD says of a blob.
+#[derive(Clone, Copy, Debug)]
+pub struct BlobHead {
+    /// Its size, if anybody knows.
+    pub size_bytes: Option<u64>,
+    /// How that was come by.
+    pub outcome: Outcome,
+}
+
+impl Registry {
+    /// A blob, or the part of it that `range` selects.
+    pub async fn pull_blob(
+        &self,
+        target: &Target,
+        digest: &Digest,
+        range: Option<RangeRequest>,
+    ) -> Result<PulledBlob, Error> {
+        match self.place(target).await? {
+            Place::Local(name) => self.local_blob(&name, digest, range).await,
+            Place::Mirror(source) => self.mirrored_blob(&source, digest, range).await,
+            Place::Overlay(name, source) => match self.local_blob(&name, digest, range).await {
+                Err(Error::BlobUnknown { .. }) => self.mirrored_blob(&source, digest, range).await,
+                answer => answer,
+            },
+        }
+    }
+
+    /// What a pull would give, without starting one: a HEAD never costs a transfer.
+    pub async fn head_blob(&self, target: &Target, digest: &Digest) -> Result<BlobHead, Error> {
+        match self.place(target).await? {
+            Place::Local(name) => self.local_head(&name, digest).await,
+            Place::Mirror(source) => self.mirrored_head(&source, digest).await,
+            Place::Overlay(name, source) => match self.local_head(&name, digest).await {
+                Err(Error::BlobUnknown { .. }) => self.mirrored_head(&source, digest).await,
+                answer => answer,
+            },
+        }
+    }
+
+    /// Takes a blob out of a repository at once, even if a manifest there names it. Its bytes go when nobody needs them.
+    pub async fn delete_blob(&self, target: &Target, digest: &Digest) -> Result<(), Error> {
+        let name = self.stored_name(target).await?;
+        if self.depot().metadata.unlink_blob(&name, digest).await? {
+            Ok(())
+        } else {
+            Err(Error::BlobUnknown { name, digest: *digest })
+        }
+    }
+
+    async fn local_head(&self, name: &RepositoryName, digest: &Digest) -> Result<BlobHead, Error> {
+        match self.depot().metadata.find_link(name, digest).await? {
+            Link::Linked(row) if row.is_present() => {
+                Ok(BlobHead { size_bytes: Some(row.size_bytes), outcome: Outcome::Local })
+            }
+            _ => Err(Error::BlobUnknown { name: name.clone(), digest: *digest }),
+        }
+    }
+
+    async fn local_blob(
+        &self,
+        name: &RepositoryName,
+        digest: &Digest,
+        range: Option<RangeRequest>,
+    ) -> Result<PulledBlob, Error> {
+        let unknown = || Error::BlobUnknown { name: name.clone(), digest: *digest };
+        let pin = self.depot().room.pin(*digest);
+        let Link::Linked(row) = self.depot().metadata.find_link(name, digest).await? else { return Err(unknown()) };
+        if !row.is_present() {
+            return Err(unknown());
+        }
+        let Some(reader) = self.open(&row).await? else { return Err(Error::Damaged { digest: *digest }) };
+        self.depot().room.touch(*digest);
+        sized(reader.pinned(Arc::new(pin)), range, Outcome::Local)
+    }
+
+    async fn mirrored_head(&self, source: &Source, digest: &Digest) -> Result<BlobHead, Error> {
+        let link = self.depot().metadata.find_link(&source.canonical, digest).await?;
+        if let Link::Linked(row) = &link
+            && row.is_present()
+        {
+            return Ok(BlobHead { size_bytes: Some(row.size_bytes), outcome: Outcome::Hit });
+        }
+        let stated = self.proofs.head(source, digest).await.map_err(Error::cache(&source.canonical))?;
+        let known = self.depot().metadata.descriptor_size(digest).await?;
+        Ok(BlobHead { size_bytes: stated.or(known), outcome: Outcome::Miss })
+    }
+
+    async fn mirrored_blob(
+        &self,
+        source: &Source,
+        digest: &Digest,
+        range: Option<RangeRequest>,
+    ) -> Result<PulledBlob, Error> {
+        let depot = self.depot();
+        let pin = depot.room.pin(*digest);
+        let link = depot.metadata.find_link(&source.canonical, digest).await?;
+        if let Link::Linked(row) | Link::Unlinked(row) = &link
+            && row.is_present()
+            && let Some(reader) = self.open(row).await?
+        {
+            if matches!(link, Link::Unlinked(_)) {
+                self.prove_and_link(source, digest).await?;
+            }
+            depot.room.touch(*digest);
+            return sized(reader.pinned(Arc::new(pin)), range, Outcome::Hit);
+        }
+        let (fill, role) = self.join_fill(source, digest).await?;
+        match self.begun(source, &fill).await? {
+            Start::Ready { file, size_bytes } => {
+                let outcome = if role == Role::Led { Outcome::Miss } else { Outcome::Coalesced };
+                let range = range.zip(size_bytes).map(|(range, size)| select(range, size)).transpose()?;
+                if let Some(ahead) = range.filter(|range| is_far_ahead(&fill, *range))
+                    && let Ok(bypass) = Bypass::open(source, *digest, Some(ahead)).await
+                {
+                    let content = Content::Bypass(Box::new(bypass));
+                    return Ok(PulledBlob { content, size_bytes, range: Some(ahead), outcome: Outcome::Bypass });
+                }
+                let reader = fill.reader(file, size_bytes).pinned(Arc::new(pin));
+                Ok(PulledBlob { content: Content::File(reader), size_bytes, range, outcome })
+            }
+            Start::Bypass => self.bypass(source, digest, range).await,
+            Start::Waiting => Err(Error::cache(&source.canonical)(cache::Error::Stopped)),
+            Start::Failed(error) => Err(Error::cache(&source.canonical)(error)),
+        }
+    }
+
+    /// Joins the blob's fill. One that another repository's upstream feeds may be joined only by who may read it here too.
+    async fn join_fill(&self, source: &Source, digest: &Digest) -> Result<(Arc<Fill>, Role), Error> {
+        if let Some(fill) = self.fills.find(digest)
+            && fill.repository != source.canonical
+        {
+            self.proofs.head(source, digest).await.map_err(Error::cache(&source.canonical))?;
+        }
+        let stated_bytes = self.depot().metadata.descriptor_size(digest).await?;
+        Ok(self.fills.join(source, *digest, stated_bytes))
+    }
+
+    async fn begun(&self, source: &Source, fill: &Fill) -> Result<Start, Error> {
+        let waited = cache::HEADERS_WITHIN;
+        tokio::time::timeout(waited, fill.started()).await.map_err(|_| {
+            let host = source.mirror.host().clone();
+            Error::cache(&source.canonical)(cache::Error::Slow { host, waited })
+        })
+    }
+
+    async fn bypass(&self, source: &Source, digest: &Digest, range: Option<RangeRequest>) -> Result<PulledBlob, Error> {
+        let failed = |error| Error::cache(&source.canonical)(error);
+        let size_bytes = match (range, self.depot().metadata.descriptor_size(digest).await?) {
+            (Some(_), None) => self.proofs.head(source, digest).await.map_err(failed)?,
+            (_, known) => known,
+        };
+        let range = range.zip(size_bytes).map(|(range, size)| select(range, size)).transpose()?;
+        let bypass = Bypass::open(source, *digest, range).await.map_err(failed)?;
+        let size_bytes = size_bytes.or(bypass.length_bytes());
+        Ok(PulledBlob { content: Content::Bypass(Box::new(bypass)), size_bytes, range, outcome: Outcome::Bypass })
+    }
+
+    async fn prove_and_link(&self, source: &Source, digest: &Digest) -> Result<(), Error> {
+        self.proofs.head(source, digest).await.map_err(Error::cache(&source.canonical))?;
+        let depot = self.depot();
+        depot.metadata.link_blob(&source.canonical, digest, Provenance::Cached, depot.clock.now_ms()).await?;
+        Ok(())
+    }
+
+    /// Opens a blob whose row says it is there. `None` if the bytes are lost: a cached blob is then fetched again.
+    async fn open(&self, row: &BlobRow) -> Result<Option<BlobReader>, Error> {
+        let depot = self.depot();
+        let found = match depot.blobs.open(row.digest, row.size_bytes).await {
+            Ok(Some(reader)) => return Ok(Some(reader)),
+            Ok(None) => "its file is gone".to_owned(),
+            Err(error @ blobs::Error::Length { .. }) => error.to_string(),
+            Err(error) => return Err(error.into()),
+        };
+        if row.pushed {
+            error!(digest = %row.digest, found, "a pushed blob is damaged: push it again");
+            return Err(Error::Damaged { digest: row.digest });
+        }
+        warn!(digest = %row.digest, found, "a cached blob is damaged and will be fetched again");
+        depot.room.discard(row).await.map_err(|error| match error {
+            cache::Error::NoRoom { bytes } => Error::NoRoom { bytes },
+            _ => Error::Damaged { digest: row.digest },
+        })?;
+        Ok(None)
+    }
+}
+
+fn select(range: RangeRequest, size_bytes: u64) -> Result<ByteRange, Error> {
+    range.within(size_bytes).map_err(|_| Error::RangeUnsatisfiable { size_bytes })
+}
+
+fn sized(reader: BlobReader, range: Option<RangeRequest>, outcome: Outcome) -> Result<PulledBlob, Error> {
+    let size_bytes = reader.size_bytes;
+    let range = range.zip(size_bytes).map(|(range, size)| select(range, size)).transpose()?;
+    Ok(PulledBlob { content: Content::File(reader), size_bytes, range, outcome })
+}
+
+fn is_far_ahead(fill: &Fill, range: ByteRange) -> bool {
+    fill.servable_bytes().is_some_and(|servable| range.start > servable.saturating_add(COVERED_SOON_BYTES))
+}

@@ -1,0 +1,163 @@
+//! The operations of the distribution specification, in its words and without HTTP.
+
+mod blobs;
+mod error;
+mod manifests;
+mod referrers;
+pub mod routing;
+mod tags;
+mod uploads;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::cache::{Depot, Fills, Manifests, Memory, Mirror, Proofs, Source};
+use crate::oci::{Host, RepositoryName};
+
+pub use blobs::{BlobHead, Content, PulledBlob};
+pub use error::Error;
+pub use manifests::PushedManifest;
+pub use routing::{Names, Target};
+pub use tags::{PAGE_MAX, Page};
+pub use uploads::{Chunk, Mounted, Uploads};
+
+pub use crate::blobs::{BlobReader, Growth, Progress};
+pub use crate::cache::{Bypass, Error as CacheError, Outcome, PulledManifest, Staleness, StoredManifest};
+pub use crate::metadata::ManifestRow;
+pub use crate::upstream::Error as UpstreamError;
+
+/// Which content a manifest may name that is not here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sparse {
+    /// None.
+    Refuse,
+    /// An index may lack platforms.
+    Indexes,
+    /// Any.
+    Accept,
+}
+
+/// What is configured of pushes.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Which content a manifest may name that is not here.
+    pub sparse: Sparse,
+    /// Size of a manifest.
+    pub manifest_max_bytes: u64,
+    /// Upload sessions at a time.
+    pub sessions_max: usize,
+}
+
+/// The registry: what every operation works with, made once.
+#[derive(Debug)]
+pub struct Registry {
+    names: Names,
+    mirrors: HashMap<Host, Arc<Mirror>>,
+    fills: Fills,
+    manifests: Arc<Manifests>,
+    memory: Arc<Memory>,
+    proofs: Proofs,
+    uploads: Uploads,
+    options: Options,
+}
+
+/// Where the repository of a request is.
+enum Place {
+    /// Here, and nobody else is asked.
+    Local(RepositoryName),
+    /// At an upstream.
+    Mirror(Source),
+    /// Here, and at an upstream what is not here.
+    Overlay(RepositoryName, Source),
+}
+
+impl Registry {
+    /// A registry over a store. Every host in `names` has a mirror.
+    pub fn new(
+        names: Names,
+        mirrors: Vec<Arc<Mirror>>,
+        depot: Arc<Depot>,
+        memory: Arc<Memory>,
+        options: Options,
+    ) -> Self {
+        Self {
+            names,
+            mirrors: mirrors.into_iter().map(|mirror| (mirror.host().clone(), mirror)).collect(),
+            fills: Fills::new(Arc::clone(&depot)),
+            manifests: Manifests::new(depot, Arc::clone(&memory)),
+            memory,
+            proofs: Proofs::new(),
+            uploads: Uploads::default(),
+            options,
+        }
+    }
+
+    /// What is configured of pushes.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// The fills under way.
+    pub fn fills(&self) -> &Fills {
+        &self.fills
+    }
+
+    /// The store, its ledger and its index.
+    pub fn depot(&self) -> &Arc<Depot> {
+        self.fills.depot()
+    }
+
+    /// The repository that a push to `target` goes to.
+    pub fn home(&self, target: &Target) -> Result<RepositoryName, Error> {
+        let route = self.route(target)?;
+        if route.mirrored.is_none() && route.home.as_str().contains(':') {
+            let reason = format!(
+                "{} names a registry that is no configured upstream: push to a name without a port",
+                route.home
+            );
+            return Err(Error::NameInvalid { reason });
+        }
+        Ok(route.home)
+    }
+
+    fn route(&self, target: &Target) -> Result<routing::Route, Error> {
+        self.names
+            .route(target)
+            .map_err(|unroutable| Error::NameUnknown { name: target.name.to_string(), reason: unroutable.to_string() })
+    }
+
+    /// Pushed content answers first, and alone: a name somebody pushed to is never asked of an upstream, unless the
+    /// operator laid it over the upstream.
+    async fn place(&self, target: &Target) -> Result<Place, Error> {
+        let route = self.route(target)?;
+        let mirrored = route.mirrored.map(|mirrored| {
+            let mirror = Arc::clone(&self.mirrors[&mirrored.upstream]);
+            Source { mirror, canonical: mirrored.canonical, remote: mirrored.remote }
+        });
+        for name in route.private {
+            if self.is_private(&name).await? {
+                return Ok(match mirrored {
+                    Some(source) if route.overlay => Place::Overlay(name, source),
+                    _ => Place::Local(name),
+                });
+            }
+        }
+        Ok(mirrored.map_or(Place::Local(route.home), Place::Mirror))
+    }
+
+    /// The name under which a request's repository is stored, for what concerns only what is stored.
+    async fn stored_name(&self, target: &Target) -> Result<RepositoryName, Error> {
+        Ok(match self.place(target).await? {
+            Place::Local(name) | Place::Overlay(name, _) => name,
+            Place::Mirror(source) => source.canonical,
+        })
+    }
+
+    async fn is_private(&self, name: &RepositoryName) -> Result<bool, Error> {
+        let load = async {
+            let row = self.depot().metadata.repository(name).await?;
+            Ok(row.is_some_and(|row| row.private))
+        };
+        self.memory.is_private(name, load).await.map_err(Error::cache(name))
+    }
+}

@@ -1,0 +1,140 @@
+//! From the names that clients use to the repositories that are kept here and at upstreams. Pure.
+//!
+//! A request says which registry it means in one of four ways: `?ns=HOST` (containerd), the Host header, a first path
+//! component (`ghcr.io/org/app`), or not at all, which means the default upstream with the local names laid over it.
+
+use std::collections::HashMap;
+
+use globset::GlobSet;
+
+use crate::oci::{Host, RepositoryName};
+
+/// The one registry that keeps single-component names below a namespace of their own.
+const DOCKER_HUB: &str = "docker.io";
+
+/// What a request says about the repository it means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The name in the path.
+    pub name: RepositoryName,
+    /// The value of `?ns=`, if there is one.
+    pub ns: Option<String>,
+    /// The Host header without its port, if there is one.
+    pub host: Option<String>,
+}
+
+/// A repository of an upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mirrored {
+    /// The upstream.
+    pub upstream: Host,
+    /// Where its content is kept here.
+    pub canonical: RepositoryName,
+    /// What it is called there.
+    pub remote: RepositoryName,
+}
+
+/// Where a request's repository may be found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Where a push goes.
+    pub home: RepositoryName,
+    /// Names under which pushed content would answer before any upstream, in order.
+    pub private: Vec<RepositoryName>,
+    /// The upstream's repository, if one may be asked.
+    pub mirrored: Option<Mirrored>,
+    /// Pushed tags first, but the upstream for the rest.
+    pub overlay: bool,
+}
+
+/// Why there is no repository behind a request.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unroutable {
+    /// `?ns=` names no configured upstream.
+    #[error(
+        "\"{ns}\" is no configured upstream: add it under upstreams, or take this mirror out of the client's list for it"
+    )]
+    Namespace {
+        /// What it named.
+        ns: String,
+    },
+    /// The name with the upstream's part taken off is no name.
+    #[error("nothing is left of the name once the upstream {upstream} is taken off")]
+    Empty {
+        /// The upstream.
+        upstream: Host,
+    },
+}
+
+/// The names of the configuration.
+#[derive(Clone, Debug, Default)]
+pub struct Names {
+    /// Every upstream.
+    pub upstreams: Vec<Host>,
+    /// The one that names without a host belong to.
+    pub default: Option<Host>,
+    /// Host headers that mean an upstream.
+    pub hosts: HashMap<String, Host>,
+    /// Names whose pushed tags come first and whose upstream answers the rest.
+    pub overlay: GlobSet,
+    /// Names that no upstream is asked for.
+    pub local_only: GlobSet,
+}
+
+impl Names {
+    /// Where the repository of a request may be found.
+    pub fn route(&self, target: &Target) -> Result<Route, Unroutable> {
+        let name = &target.name;
+        if let Some(ns) = &target.ns {
+            let upstream = ns.parse().ok().filter(|host| self.upstreams.contains(host));
+            let upstream = upstream.ok_or_else(|| Unroutable::Namespace { ns: ns.clone() })?;
+            return Ok(self.at_upstream(&upstream, name, &[]));
+        }
+        if let Some(upstream) = target.host.as_ref().and_then(|host| self.hosts.get(host)) {
+            return Ok(self.at_upstream(upstream, name, &[]));
+        }
+        if let Some((first, rest)) = name.split_first()
+            && let Some(upstream) = self.upstreams.iter().find(|host| host.as_str() == first)
+        {
+            let rest = rest.parse().map_err(|_| Unroutable::Empty { upstream: upstream.clone() })?;
+            return Ok(self.at_upstream(upstream, &rest, std::slice::from_ref(name)));
+        }
+        match &self.default {
+            Some(default) if !name.starts_with_a_host() => {
+                let mut route = self.at_upstream(default, name, &[]);
+                route.home = name.clone();
+                Ok(route)
+            }
+            // `registry.corp/app` with no such upstream: the default upstream has no such name, and must not hear of it.
+            _ => Ok(self.local(name)),
+        }
+    }
+
+    fn local(&self, name: &RepositoryName) -> Route {
+        let overlay = self.overlay.is_match(name.as_str());
+        Route { home: name.clone(), private: vec![name.clone()], mirrored: None, overlay }
+    }
+
+    /// The repository `name` of an upstream. `spelled` are further names that this client's spelling stands for.
+    fn at_upstream(&self, upstream: &Host, name: &RepositoryName, spelled: &[RepositoryName]) -> Route {
+        let remote = if upstream.as_str() == DOCKER_HUB && name.is_single_component() {
+            format!("library/{name}").parse().unwrap_or_else(|_| name.clone())
+        } else {
+            name.clone()
+        };
+        let canonical = remote.under(upstream);
+        let is_default = self.default.as_ref() == Some(upstream);
+        let mut private = spelled.to_vec();
+        private.extend(is_default.then(|| name.clone()));
+        private.push(canonical.clone());
+        private.dedup();
+        let names = || private.iter().map(RepositoryName::as_str);
+        let is_closed = names().any(|name| self.local_only.is_match(name));
+        let overlay = names().any(|name| self.overlay.is_match(name));
+        let mirrored = Mirrored { upstream: upstream.clone(), canonical: canonical.clone(), remote };
+        Route { home: canonical, private, mirrored: (!is_closed).then_some(mirrored), overlay }
+    }
+}
+
+#[cfg(test)]
+mod tests;

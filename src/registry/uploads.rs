@@ -1,0 +1,387 @@
+//! Upload sessions (distribution-spec, "Pushing blobs"): started, appended to, finished, cancelled, mounted away.
+//!
+//! A session is a row (whose it is) and a file (how far it has come). The digest is carried from chunk to chunk in memory;
+//! after a restart it is computed from the file, whose length is the offset to go on at, whatever was lost.
+
+use std::collections::HashMap;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt as _, stream};
+use tracing::info;
+
+use super::Registry;
+use super::error::Error;
+use super::routing::Target;
+use crate::blobs::{self, BlobWriter, Lease, PourError, Suspended};
+use crate::cache::space::{Class, Holding, blocks_for};
+use crate::cache::{self, Reservation, Room};
+use crate::metadata::{Provenance, UploadRow};
+use crate::oci::{Algorithm, ContentRange, Digest, RepositoryName, UploadId};
+
+/// Space reserved at a time for a body of unknown length.
+const STEP_BYTES: u64 = 8 << 20;
+/// How long a request waits for an earlier one of the same session, whose client may be gone without our knowing yet.
+const BUSY_WAIT: Duration = Duration::from_secs(5);
+
+/// A session as this process holds it.
+#[derive(Debug)]
+struct Session {
+    row: UploadRow,
+    touched_ms: AtomicI64,
+    /// Held while a request writes, and by a write under way whose request was dropped.
+    writing: Arc<tokio::sync::Mutex<()>>,
+    /// The digest so far; `None` makes the commit compute it from the file.
+    suspended: Mutex<Option<Suspended>>,
+    reservation: Mutex<Reservation>,
+}
+
+impl Session {
+    /// Waits for the right to write.
+    async fn lease(&self) -> Result<Lease, Error> {
+        let lock = Arc::clone(&self.writing).lock_owned();
+        let held = tokio::time::timeout(BUSY_WAIT, lock).await.map_err(|_| Error::UploadBusy { id: self.row.id })?;
+        Ok(Arc::new(held))
+    }
+
+    fn suspend(&self, suspended: Option<Suspended>) {
+        *self.suspended.lock().unwrap_or_else(PoisonError::into_inner) = suspended;
+    }
+
+    fn resume(&self) -> Option<Suspended> {
+        self.suspended.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn reservation(&self) -> MutexGuard<'_, Reservation> {
+        self.reservation.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes sure that so many bytes of file are promised. What is promised stays with the session over dropped requests.
+    async fn promise(&self, room: &Arc<Room>, length_bytes: u64, step_bytes: u64) -> Result<(), cache::Error> {
+        let missing_bytes = blocks_for(length_bytes).saturating_sub(self.reservation().bytes());
+        if missing_bytes > 0 {
+            let more = room.reserve(Class::Pushed, missing_bytes.max(step_bytes)).await?;
+            self.reservation().absorb(more);
+        }
+        Ok(())
+    }
+}
+
+/// The sessions of this process. The index has the same ones, without what can be found again.
+#[derive(Debug, Default)]
+pub struct Uploads {
+    sessions: Mutex<HashMap<UploadId, Arc<Session>>>,
+}
+
+/// The body of a chunk, and what its headers say of it.
+pub struct Chunk<S> {
+    /// `Content-Range`, if there was one.
+    pub range: Option<ContentRange>,
+    /// `Content-Length`, if there was one.
+    pub length_bytes: Option<u64>,
+    /// The bytes. An error is the client's: its connection broke.
+    pub body: S,
+}
+
+/// What came of asking for a mount.
+#[derive(Debug)]
+pub enum Mounted {
+    /// The blob is in the repository now.
+    Yes(RepositoryName),
+    /// It could not be mounted: upload it.
+    Started(RepositoryName, UploadId),
+}
+
+impl Uploads {
+    fn sessions(&self) -> MutexGuard<'_, HashMap<UploadId, Arc<Session>>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Registry {
+    /// Takes over the sessions that an earlier process left: rows without a file end, files without a row are removed.
+    pub async fn restore_uploads(&self) -> Result<(), Error> {
+        let depot = self.depot();
+        let mut files: HashMap<UploadId, u64> =
+            depot.blobs.store().list_upload_files().map_err(blobs::Error::Storage)?.into_iter().collect();
+        depot.blobs.store().clear_puts().map_err(blobs::Error::Storage)?;
+        for row in depot.metadata.list_uploads_before(i64::MAX).await? {
+            let Some(stored_bytes) = files.remove(&row.id) else {
+                depot.metadata.delete_upload(&row.id).await?;
+                continue;
+            };
+            let reservation = depot.room.reserve(Class::Pushed, stored_bytes).await;
+            let reservation = reservation.map_err(Error::cache(&row.repo))?;
+            self.hold_session(row, reservation, None);
+        }
+        for id in files.into_keys() {
+            depot.blobs.remove_upload(id).await?;
+        }
+        Ok(())
+    }
+
+    /// Opens a session. `algorithm` is what the client says its digest will be of.
+    pub async fn start_upload(
+        &self,
+        target: &Target,
+        algorithm: Option<Algorithm>,
+    ) -> Result<(RepositoryName, UploadId), Error> {
+        let name = self.home(target)?;
+        let max = self.options.sessions_max;
+        if self.uploads.sessions().len() >= max {
+            return Err(Error::TooManyUploads { max });
+        }
+        let now_ms = self.depot().clock.now_ms();
+        let id = UploadId::random();
+        let row = UploadRow { id, repo: name.clone(), algorithm, started_ms: now_ms, touched_ms: now_ms };
+        self.depot().metadata.insert_upload(&row).await?;
+        let reservation = Reservation::none(&self.depot().room, Class::Pushed);
+        let suspended = BlobWriter::suspended_start(algorithm.unwrap_or(Algorithm::Sha256));
+        self.hold_session(row, reservation, Some(suspended));
+        Ok((name, id))
+    }
+
+    /// How many bytes a session has.
+    pub async fn upload_offset(&self, target: &Target, id: &UploadId) -> Result<u64, Error> {
+        let session = self.session(target, id)?;
+        let _lease = self.lease(&session).await?;
+        Ok(self.depot().blobs.stage_upload(*id).await?.length_bytes())
+    }
+
+    /// Appends a chunk. Returns the offset reached.
+    pub async fn append_upload<S, E>(&self, target: &Target, id: &UploadId, chunk: Chunk<S>) -> Result<u64, Error>
+    where
+        S: Stream<Item = Result<Bytes, E>> + Send,
+        E: Send,
+    {
+        let session = self.session(target, id)?;
+        let writer = self.write_chunk(&session, chunk).await?;
+        let offset_bytes = writer.length_bytes();
+        session.suspend(writer.suspend().await?);
+        Ok(offset_bytes)
+    }
+
+    /// Appends the last chunk, if there is one, and makes the session's bytes the blob `digest`. Durable when it returns.
+    /// If the digest does not match, the session and its bytes are gone.
+    pub async fn finish_upload<S, E>(
+        &self,
+        target: &Target,
+        id: &UploadId,
+        digest: &Digest,
+        chunk: Chunk<S>,
+    ) -> Result<RepositoryName, Error>
+    where
+        S: Stream<Item = Result<Bytes, E>> + Send,
+        E: Send,
+    {
+        let session = self.session(target, id)?;
+        let writer = self.write_chunk(&session, chunk).await?;
+        let committed = self.commit_upload(&session, writer, digest).await;
+        if matches!(committed, Ok(()) | Err(Error::DigestMismatch { .. })) {
+            self.end_session(&session).await?;
+        }
+        committed.map(|()| session.row.repo.clone())
+    }
+
+    /// Ends a session and removes its bytes.
+    pub async fn cancel_upload(&self, target: &Target, id: &UploadId) -> Result<(), Error> {
+        let session = self.session(target, id)?;
+        self.drop_session(&session).await
+    }
+
+    /// Ends the sessions that nobody has written to for so long. Returns how many.
+    pub async fn expire_uploads(&self, untouched_for: Duration) -> Result<usize, Error> {
+        let oldest_ms = self.depot().clock.now_ms() - i64::try_from(untouched_for.as_millis()).unwrap_or(i64::MAX);
+        let sessions: Vec<Arc<Session>> = self.uploads.sessions().values().cloned().collect();
+        let mut expired = 0;
+        for session in sessions {
+            let is_idle = session.touched_ms.load(Ordering::Relaxed) < oldest_ms && session.writing.try_lock().is_ok();
+            if is_idle {
+                info!(upload = %session.row.id, repository = %session.row.repo, "an upload nobody continued is removed");
+                self.drop_session(&session).await?;
+                expired += 1;
+            }
+        }
+        Ok(expired)
+    }
+
+    /// Puts a blob that another repository of this registry has into this one, or opens a session to upload it.
+    /// Without `from`, any repository will do.
+    pub async fn mount_blob(
+        &self,
+        target: &Target,
+        digest: &Digest,
+        from: Option<&RepositoryName>,
+    ) -> Result<Mounted, Error> {
+        let name = self.home(target)?;
+        let metadata = &self.depot().metadata;
+        let holders = metadata.find_mountable(digest).await?;
+        let allowed = match from {
+            None => !holders.is_empty(),
+            Some(from) => {
+                let from = Target { name: from.clone(), ns: None, host: None };
+                let names = self.names.route(&from).map_or_else(|_| Vec::new(), |route| route.private);
+                names.iter().any(|name| holders.contains(name))
+            }
+        };
+        if allowed {
+            let _named = self.depot().room.naming(digest).await;
+            let now_ms = self.depot().clock.now_ms();
+            if let Some(change) = metadata.link_blob(&name, digest, Provenance::Pushed, now_ms).await? {
+                if let Some(after) = Holding::of(&change.after) {
+                    self.depot().room.change(change.before.as_ref().and_then(Holding::of), after);
+                }
+                self.memory.forget_repository(&name);
+                return Ok(Mounted::Yes(name));
+            }
+        }
+        let (name, id) = self.start_upload(target, Some(digest.algorithm())).await?;
+        Ok(Mounted::Started(name, id))
+    }
+
+    fn hold_session(&self, row: UploadRow, reservation: Reservation, suspended: Option<Suspended>) {
+        let session = Session {
+            touched_ms: AtomicI64::new(row.touched_ms),
+            writing: Arc::default(),
+            suspended: Mutex::new(suspended),
+            reservation: Mutex::new(reservation),
+            row,
+        };
+        self.uploads.sessions().insert(session.row.id, Arc::new(session));
+    }
+
+    fn session(&self, target: &Target, id: &UploadId) -> Result<Arc<Session>, Error> {
+        let name = self.home(target)?;
+        let session = self.uploads.sessions().get(id).filter(|session| session.row.repo == name).cloned();
+        let session = session.ok_or(Error::UploadUnknown { id: *id })?;
+        session.touched_ms.store(self.depot().clock.now_ms(), Ordering::Relaxed);
+        Ok(session)
+    }
+
+    /// The right to write to a session that has not ended while we waited for it.
+    async fn lease(&self, session: &Session) -> Result<Lease, Error> {
+        let lease = session.lease().await?;
+        let id = session.row.id;
+        if self.uploads.sessions().contains_key(&id) { Ok(lease) } else { Err(Error::UploadUnknown { id }) }
+    }
+
+    async fn write_chunk<S, E>(&self, session: &Session, chunk: Chunk<S>) -> Result<BlobWriter, Error>
+    where
+        S: Stream<Item = Result<Bytes, E>> + Send,
+        E: Send,
+    {
+        let lease = self.lease(session).await?;
+        let room = &self.depot().room;
+        let staging = self.depot().blobs.stage_upload(session.row.id).await?;
+        let offset_bytes = staging.length_bytes();
+        check_range(session.row.id, chunk.range, chunk.length_bytes, offset_bytes)?;
+        let expected_bytes = chunk.length_bytes.or(chunk.range.map(ContentRange::length_bytes));
+        let end_bytes = expected_bytes.map(|expected| offset_bytes.saturating_add(expected));
+        let no_room = |error| Error::cache(&session.row.repo)(error);
+        session.promise(room, end_bytes.unwrap_or(offset_bytes), 0).await.map_err(no_room)?;
+
+        let mut writer = BlobWriter::resume(staging, session.resume(), lease);
+        let incoming = Incoming { body: pin!(chunk.body), position: offset_bytes, end_bytes, session, room };
+        let poured = writer.pour(pin!(stream::try_unfold(incoming, Incoming::next))).await;
+        let received_bytes = writer.length_bytes() - offset_bytes;
+        let broken = match poured {
+            Ok(()) if expected_bytes.is_none_or(|expected| expected == received_bytes) => return Ok(writer),
+            Ok(()) => Broken::WrongLength,
+            Err(PourError::Source(broken)) => broken,
+            Err(PourError::Write(error)) => return Err(error.into()),
+        };
+        // What came stays: the client may ask for the offset and go on.
+        session.suspend(writer.suspend().await?);
+        Err(match broken {
+            Broken::Client => Error::BodyBroken { received_bytes },
+            Broken::WrongLength => {
+                Error::SizeInvalid { range_bytes: expected_bytes.unwrap_or_default(), length_bytes: received_bytes }
+            }
+            Broken::NoRoom(error) => no_room(error),
+        })
+    }
+
+    async fn commit_upload(&self, session: &Session, writer: BlobWriter, digest: &Digest) -> Result<(), Error> {
+        let depot = self.depot();
+        let repository = &session.row.repo;
+        let _named = depot.room.naming(digest).await;
+        let committed = writer.commit(*digest).await?;
+        let (size_bytes, stored_bytes) = (committed.size_bytes, committed.stored_bytes);
+        let now_ms = depot.clock.now_ms();
+        let change = depot
+            .metadata
+            .commit_blob(repository, digest, size_bytes, stored_bytes, Provenance::Pushed, now_ms)
+            .await?;
+        let promised = session.reservation().split_off();
+        promised.admit(change.before.as_ref().and_then(Holding::of), Holding { stored_bytes, pushed: true });
+        self.memory.forget_repository(repository);
+        Ok(())
+    }
+
+    async fn drop_session(&self, session: &Session) -> Result<(), Error> {
+        let _lease = self.lease(session).await?;
+        self.depot().blobs.remove_upload(session.row.id).await?;
+        self.end_session(session).await
+    }
+
+    async fn end_session(&self, session: &Session) -> Result<(), Error> {
+        self.uploads.sessions().remove(&session.row.id);
+        drop(session.reservation().split_off());
+        self.depot().metadata.delete_upload(&session.row.id).await?;
+        Ok(())
+    }
+}
+
+/// A chunk must begin where the session is, and its two lengths must agree.
+fn check_range(
+    id: UploadId,
+    range: Option<ContentRange>,
+    length_bytes: Option<u64>,
+    offset_bytes: u64,
+) -> Result<(), Error> {
+    let Some(range) = range else { return Ok(()) };
+    if let Some(length_bytes) = length_bytes.filter(|length| *length != range.length_bytes()) {
+        return Err(Error::SizeInvalid { range_bytes: range.length_bytes(), length_bytes });
+    }
+    if range.first == offset_bytes {
+        Ok(())
+    } else {
+        Err(Error::ChunkOutOfOrder { id, given: range.first, offset_bytes })
+    }
+}
+
+/// Why a body ended early.
+enum Broken {
+    Client,
+    WrongLength,
+    NoRoom(cache::Error),
+}
+
+/// A body on its way in: space is promised before a byte of unknown length is taken.
+struct Incoming<'a, S> {
+    body: Pin<&'a mut S>,
+    position: u64,
+    end_bytes: Option<u64>,
+    session: &'a Session,
+    room: &'a Arc<Room>,
+}
+
+impl<S, E> Incoming<'_, S>
+where
+    S: Stream<Item = Result<Bytes, E>>,
+{
+    async fn next(mut self) -> Result<Option<(Bytes, Self)>, Broken> {
+        let Some(chunk) = self.body.next().await else { return Ok(None) };
+        let chunk = chunk.map_err(|_| Broken::Client)?;
+        self.position += chunk.len() as u64;
+        match self.end_bytes {
+            Some(end_bytes) if self.position > end_bytes => return Err(Broken::WrongLength),
+            Some(_) => {}
+            None => self.session.promise(self.room, self.position, STEP_BYTES).await.map_err(Broken::NoRoom)?,
+        }
+        Ok(Some((chunk, self)))
+    }
+}

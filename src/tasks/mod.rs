@@ -1,0 +1,46 @@
+//! What runs beside the requests: each job as a function that does it once, and the loop that repeats them all.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::registry::Registry;
+use crate::report::Chain;
+
+/// How often last reads are written to the index: a crash forgets this much of the order of eviction.
+const FLUSH_EVERY: Duration = Duration::from_secs(30);
+/// Reads noted beyond which they are written at once.
+const TOUCHES_MAX: usize = 50_000;
+/// How often the count of noted reads is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often idle upload sessions are looked for.
+const EXPIRE_EVERY: Duration = Duration::from_secs(60);
+
+/// Repeats every job until `shutdown`, and flushes what is noted before it returns.
+pub async fn run(registry: Arc<Registry>, sessions_expire_after: Duration, shutdown: CancellationToken) {
+    let (mut since_flush, mut since_expiry) = (Duration::ZERO, Duration::ZERO);
+    while shutdown.run_until_cancelled(tokio::time::sleep(LOOK_EVERY)).await.is_some() {
+        since_flush += LOOK_EVERY;
+        since_expiry += LOOK_EVERY;
+        if since_flush >= FLUSH_EVERY || registry.depot().room.n_touches() > TOUCHES_MAX {
+            since_flush = Duration::ZERO;
+            flush(&registry).await;
+        }
+        if since_expiry >= EXPIRE_EVERY {
+            since_expiry = Duration::ZERO;
+            if let Err(error) = registry.expire_uploads(sessions_expire_after).await {
+                warn!(error = %Chain(&error), "removing idle uploads failed and will be tried again");
+            }
+        }
+    }
+    flush(&registry).await;
+}
+
+async fn flush(registry: &Registry) {
+    registry.depot().room.report();
+    if let Err(error) = registry.depot().room.flush_touches().await {
+        warn!(error = %Chain(&error), "writing the times of last reads failed");
+    }
+}

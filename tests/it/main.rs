@@ -1,0 +1,4 @@
+//! One binary for all tests of behaviour: a module for each, and what they share in `support`.
+
+mod support;
+mod upstream_client; // the client of an upstream against every fault a registry was seen to have
