@@ -114,9 +114,11 @@ END
     SCHEMA2_DIGEST=$(digest_of "$ORIGIN" library/schema2 1)
 }
 
-# make_entrepot: writes the configuration with the origin (or a closed port) as default upstream, and starts it. SPARSE
+# make_entrepot: writes the configuration with the origin, if one was made, as default upstream, and starts it. SPARSE
 # may be set to another value of push.sparse.
 make_entrepot() {
+    local upstreams='{}'
+    [ -z "${ORIGIN:-}" ] || upstreams="{docker.io: {url: \"http://$ORIGIN\", default: true}}"
     REGISTRY=127.0.0.1:$(free_port)
     cat >"$WORK/config.yaml" <<END
 http:
@@ -130,8 +132,7 @@ cache:
   revalidate_after: 1s
 push:
   sparse: ${SPARSE:-indexes}
-upstreams:
-  docker.io: {url: "http://${ORIGIN:-127.0.0.1:9}", default: true}
+upstreams: $upstreams
 log:
   format: json
 END

@@ -16,8 +16,8 @@ pub type BlobPin = Arc<dyn Any + Send + Sync>;
 /// How far a blob that is still being written has come. Published by the one writer of a staging file.
 #[derive(Clone, Debug)]
 pub enum Growth {
-    /// The first `servable_bytes` bytes may be sent: they are in the file. The last piece is withheld until the digest is
-    /// proven.
+    /// The first `servable_bytes` bytes may be sent: they are in the file. The last piece is withheld until the
+    /// digest is proven.
     Filling { servable_bytes: u64 },
     /// The whole blob is in the file and its digest is proven. `size_bytes` is final.
     Verified { size_bytes: u64 },
@@ -36,8 +36,8 @@ pub enum Progress {
 
 /// An open blob.
 ///
-/// Cloning shares the file handle; reads are positional (`pread`, `sendfile` with an offset), so the file's own cursor is
-/// never used. The handle stays valid after rename (commit) and unlink (eviction).
+/// Cloning shares the file handle; reads are positional (`pread`, `sendfile` with an offset), so the file's own
+/// cursor is never used. The handle stays valid after rename (commit) and unlink (eviction).
 #[derive(Clone)]
 pub struct BlobReader {
     pub file: Arc<File>,

@@ -1,7 +1,8 @@
 //! The bodies of answers: nothing, a few bytes, or a range of a blob.
 //!
-//! A blob's range leaves in pieces, one at a time, whichever way the connection allows (see [`Transport`]); how a piece is
-//! come by is in [`pieces`]. A slow client therefore holds one piece, and on the `sendfile` way no memory for it.
+//! A blob's range leaves in pieces, one at a time, whichever way the connection allows (see [`Transport`]); how a
+//! piece is come by is in [`pieces`]. A slow client therefore holds one piece, and on the `sendfile` way no memory
+//! for it.
 
 mod pieces;
 
@@ -64,7 +65,8 @@ impl From<BodyError> for io::Error {
     }
 }
 
-/// A range of a blob on its way out. It follows a fill that is still going on, and keeps the blob pinned while it lives.
+/// A range of a blob on its way out. It follows a fill that is still going on, and keeps the blob pinned while it
+/// lives.
 pub struct FileBody {
     /// What is still to come; `None` while the end is not known.
     remaining_bytes: Option<u64>,

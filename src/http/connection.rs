@@ -1,8 +1,8 @@
 //! The socket under hyper: ordinary slices leave by `sendmsg(2)`, slices of a blob's mapping by `sendfile(2)`.
 //!
-//! A peer that accepts no byte for the write timeout while some are waiting ends the connection. A connection that is marked
-//! as aborted ends with a reset instead of an orderly close, so that a body without length or chunks (HTTP/1.0) is never
-//! taken for complete.
+//! A peer that accepts no byte for the write timeout while some are waiting ends the connection. A connection that is
+//! marked as aborted ends with a reset instead of an orderly close, so that a body without length or chunks
+//! (HTTP/1.0) is never taken for complete.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -68,8 +68,9 @@ impl Connection {
         self.abort.clone()
     }
 
-    /// Without the cork every acknowledgement that comes in makes the kernel send the segment that `sendfile` is just filling;
-    /// full ones only are a seventh faster on loopback. A kernel that refuses sends the same bytes in other segments.
+    /// Without the cork every acknowledgement that comes in makes the kernel send the segment that `sendfile` is just
+    /// filling; full ones only were up to a seventh faster on loopback. A kernel that refuses sends the same bytes in
+    /// other segments.
     fn cork(&mut self, corked: bool) {
         if self.corked != corked {
             let _ = rustix::net::sockopt::set_tcp_cork(&self.stream, corked);

@@ -8,11 +8,12 @@
 //!
 //! Invariants:
 //! * A range of addresses is in the table exactly as long as it is mapped, so an address found there names file bytes.
-//! * No page of a mapping is touched by this process. Should a future version of hyper copy a frame, the bytes sent are still
-//!   right, because the mapping is of the file; only the price goes up. A test counts what `sendfile` carried to notice that.
+//! * No page of a mapping is touched by this process. Should a future version of hyper copy a frame, the bytes sent
+//!   are still right, because the mapping is of the file; only the price goes up. A test counts what `sendfile`
+//!   carried to notice that.
 //!
-//! This is the one module that may use `unsafe`: to map, to unmap, to ask which pages are in memory, and to read into memory
-//! that is not yet initialised.
+//! This is the one module that may use `unsafe`: to map, to unmap, to ask which pages are in memory, and to read into
+//! memory that is not yet initialised.
 #![expect(unsafe_code, reason = "mmap, munmap, mincore, cachestat and reading into spare capacity have no safe form")]
 
 use std::ffi::c_void;
@@ -50,7 +51,8 @@ struct Registered {
 /// What stands at the front of a vectored write.
 #[derive(Debug)]
 pub enum Lead {
-    /// The first `count` slices are ordinary memory; `file_follows` tells whether a mapped slice comes right after them.
+    /// The first `count` slices are ordinary memory; `file_follows` tells whether a mapped slice comes right after
+    /// them.
     Memory { count: usize, file_follows: bool },
     /// The first slice that is not empty lies in a mapping.
     File(Extent),
@@ -136,7 +138,8 @@ pub struct Mapping {
     _pin: Option<BlobPin>,
 }
 
-// SAFETY: the mapping is owned by this value alone, is only ever read through `&[u8]`, and may be unmapped by any thread.
+// SAFETY: the mapping is owned by this value alone, is only ever read through `&[u8]`, and may be unmapped by any
+// thread.
 unsafe impl Send for Mapping {}
 // SAFETY: see above; all shared access is reading.
 unsafe impl Sync for Mapping {}
@@ -148,10 +151,11 @@ impl Mapping {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         let page = rustix::param::page_size() as u64;
-        let skip = range.start % page;
-        let base_offset = range.start - skip;
+        let base_offset = range.start / page * page;
+        let skip = usize::try_from(range.start - base_offset).map_err(|_| io::ErrorKind::InvalidInput)?;
         let mapped_len = usize::try_from(range.end - base_offset).map_err(|_| io::ErrorKind::InvalidInput)?;
-        // SAFETY: a new mapping at an address of the kernel's choice aliases nothing we own. It is released only in `drop`.
+        // SAFETY: a new mapping at an address of the kernel's choice aliases nothing we own. It is released only in
+        // `drop`.
         let base = unsafe {
             rustix::mm::mmap(ptr::null_mut(), mapped_len, ProtFlags::READ, MapFlags::SHARED, &blob.file, base_offset)?
         };
@@ -164,7 +168,7 @@ impl Mapping {
         Ok(Self {
             base,
             mapped_len,
-            skip: usize::try_from(skip).expect("less than a page"),
+            skip,
             file: Arc::clone(&blob.file),
             range,
             mappings: Arc::clone(mappings),
@@ -186,8 +190,8 @@ impl Mapping {
         let mut states = [0_u8; PAGES];
         (0..self.mapped_len).step_by(PAGES * page).all(|at| {
             let len = (self.mapped_len - at).min(PAGES * page);
-            // SAFETY: `at..at + len` lies in our live mapping, `at` is a multiple of the page size, and `states` has room for
-            // one byte a page of `len`.
+            // SAFETY: `at..at + len` lies in our live mapping, `at` is a multiple of the page size, and `states` has
+            // room for one byte a page of `len`.
             let rc = unsafe { libc::mincore(self.base.as_ptr().byte_add(at), len, states.as_mut_ptr()) };
             rc == 0 && states[..len.div_ceil(page)].iter().all(|state| state & 1 == 1)
         })
@@ -201,9 +205,10 @@ impl Mapping {
 
 impl AsRef<[u8]> for Mapping {
     fn as_ref(&self) -> &[u8] {
-        // SAFETY: `skip..mapped_len` lies in our live, readable mapping, and `self` outlives the slice. The memory does not
-        // change under the slice: it is a servable range of a blob, whose bytes are final (see `blobs::reader`). If an operator
-        // breaks the file from outside, nothing here reads the memory; `sendfile` then reports a short file.
+        // SAFETY: `skip..mapped_len` lies in our live, readable mapping, and `self` outlives the slice. The memory
+        // does not change under the slice: it is a servable range of a blob, whose bytes are final (see
+        // `blobs::reader`). If an operator breaks the file from outside, nothing here reads the memory; `sendfile`
+        // then reports a short file.
         unsafe {
             std::slice::from_raw_parts(self.base.as_ptr().cast::<u8>().add(self.skip), self.mapped_len - self.skip)
         }
@@ -226,7 +231,8 @@ impl Drop for Mapping {
     }
 }
 
-/// Whether the page cache holds all of `range`, from `cachestat(2)`: 1 ms for a GiB in large folios. `false` when in doubt.
+/// Whether the page cache holds all of `range`, from `cachestat(2)`: 1 ms for a GiB in large folios. `false` when in
+/// doubt.
 ///
 /// A page that is just being read counts as cached there, so the last byte is also read without waiting.
 pub fn cached(file: &File, range: &Range<u64>) -> bool {
@@ -247,7 +253,7 @@ pub fn cached(file: &File, range: &Range<u64>) -> bool {
     let mut counts: Counts = [0; 5];
     // SAFETY: the kernel reads one `CachestatRange` and writes five `u64`; both live until the call returns.
     let rc = unsafe { libc::syscall(SYS_CACHESTAT, file.as_raw_fd(), &raw const asked, &raw mut counts, 0) };
-    rc == 0 && counts[0] >= pages && read_cached(file, range.end - 1, 1).is_ok()
+    rc == 0 && counts[0] >= pages && read_cached(file, range.end - 1, 1).is_ok_and(|byte| !byte.is_empty())
 }
 
 /// The same number on every architecture but alpha.
@@ -255,8 +261,8 @@ const SYS_CACHESTAT: libc::c_long = 451;
 
 /// Reads up to `len` bytes at `offset_bytes` as far as they are in the page cache.
 ///
-/// Fails with `WouldBlock` when the first of them is not, with `Unsupported` on file systems that cannot tell. Empty at the
-/// end of the file.
+/// Fails with `WouldBlock` when the first of them is not, with `Unsupported` on file systems that cannot tell. Empty
+/// at the end of the file.
 pub fn read_cached(file: &File, offset_bytes: u64, len: usize) -> io::Result<Bytes> {
     let offset = libc::off_t::try_from(offset_bytes).map_err(|_| io::ErrorKind::InvalidInput)?;
     let mut buffer = BytesMut::with_capacity(len);

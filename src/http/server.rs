@@ -7,8 +7,9 @@
 //! shutdown: stop accepting ─ running requests end within the grace ─ the rest is reset
 //! ```
 //!
-//! The protocol is told apart here and not by hyper-util's automatic builder: that one waits without limit for the rest of a
-//! preface, and leaves most of a TLS hello unread, so that closing would reset the client before it reads the answer.
+//! The protocol is told apart here and not by hyper-util's automatic builder: that one waits without limit for the
+//! rest of a preface, and leaves most of a TLS hello unread, so that closing would reset the client before it reads
+//! the answer.
 
 use std::convert::Infallible;
 use std::io;
@@ -65,7 +66,7 @@ impl Default for ServerOptions {
         Self {
             connections_max: 8192,
             header_timeout: Duration::from_secs(30),
-            write_timeout: Duration::from_secs(60),
+            write_timeout: Duration::from_mins(1),
             shutdown_grace: Duration::from_secs(30),
             header_bytes_max: 64 * 1024,
             headers_max: 100,
@@ -137,7 +138,8 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     }
 }
 
-/// How long to wait before accepting again: not at all when only the one connection is lost (`accept(2)`, "Error handling").
+/// How long to wait before accepting again: not at all when only the one connection is lost (`accept(2)`, "Error
+/// handling").
 fn pause_after(error: &io::Error) -> Option<Duration> {
     use rustix::io::Errno;
     const OF_ONE_CONNECTION: &[Errno] = &[
@@ -171,7 +173,8 @@ struct Server {
 impl Server {
     fn new(router: Router, options: ServerOptions, shutdown: CancellationToken) -> Self {
         let mut http1 = http1::Builder::new();
-        // The header timeout does nothing without a timer. `pipeline_flush` must stay off: it copies bodies into memory.
+        // The header timeout does nothing without a timer. `pipeline_flush` must stay off: it copies bodies into
+        // memory.
         http1
             .timer(TokioTimer::new())
             .header_read_timeout(options.header_timeout)

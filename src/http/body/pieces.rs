@@ -5,8 +5,8 @@
 //!                                       └─ copy: preadv2(RWF_NOWAIT) ─ not cached: pread there ───────┘
 //! ```
 //!
-//! A thread of the runtime never waits for a disk. Once a piece was found cold, the one after it is read ahead while the
-//! client takes the first; when that finds everything in memory again, the blob counts as warm.
+//! A thread of the runtime never waits for a disk. Once a piece was found cold, the one after it is read ahead while
+//! the client takes the first; when that finds everything in memory again, the blob counts as warm.
 
 use std::fs::File;
 use std::io;
@@ -26,10 +26,9 @@ use crate::http::sendfile::{self, Mapping, Mappings};
 /// What hyper gets at a time on the `sendfile` way: large, because it costs no memory.
 const MAPPED_PIECE_BYTES: u64 = 4 * 1024 * 1024;
 
-/// Below this, copying is cheaper than mapping.
-const MAPPED_PIECE_BYTES_MIN: u64 = 32 * 1024;
-
-/// What hyper gets at a time on the copying way, and the memory a slow client holds.
+/// What hyper gets at a time on the copying way, and the memory a slow client holds. What fits in one such piece is
+/// copied on either way: the system calls around `sendfile` cost more than the copy (120 against 45 µs of CPU for 256
+/// KiB).
 const COPIED_PIECE_BYTES: u64 = 256 * 1024;
 
 /// The unit of reading ahead.
@@ -68,7 +67,7 @@ impl Pieces {
         let Some(servable) = self.servable().await? else { return Ok(None) };
         let at_byte = self.next_byte;
         let piece = match &self.transport {
-            Transport::Sendfile(mappings) if servable.end - servable.start >= MAPPED_PIECE_BYTES_MIN => {
+            Transport::Sendfile(mappings) if servable.end - servable.start > COPIED_PIECE_BYTES => {
                 let mappings = Arc::clone(mappings);
                 self.mapped(servable, &mappings).await
             }
@@ -166,24 +165,29 @@ fn piece_of(servable: &Range<u64>, piece_bytes: u64) -> Range<u64> {
     servable.start..servable.end.min(boundary)
 }
 
-/// Brings `range` into the page cache and tells what it was before.
+/// Brings `range` into the page cache and tells what it was before. Blocks.
+///
+/// Under memory pressure often only a few pages are gone, so only the blocks that miss some are read.
 fn warm(file: &File, range: &Range<u64>) -> io::Result<Temperature> {
-    if sendfile::cached(file, range) {
+    let missing: Vec<_> = blocks(range.clone()).filter(|block| !sendfile::cached(file, block)).collect();
+    if missing.is_empty() {
         return Ok(Temperature::Warm);
     }
-    // Only a hint, which makes one large request of many small ones.
+    // Only a hint, which makes a few large requests of many small ones.
     let _ = fadvise(file, range.start, NonZeroU64::new(range.end - range.start), Advice::WillNeed);
     let mut scratch = vec![0; SCRATCH_BYTES];
-    let mut at_byte = range.start;
-    while at_byte < range.end {
-        match file.read_at(&mut scratch, at_byte) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(read) => at_byte += read as u64,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
+    for block in missing {
+        let len = usize::try_from(block.end - block.start).expect("a block fits in the scratch");
+        file.read_exact_at(&mut scratch[..len], block.start)?;
     }
     Ok(Temperature::Cold)
+}
+
+/// `range` in blocks of at most the scratch's size.
+fn blocks(range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
+    let first = piece_of(&range, SCRATCH_BYTES as u64);
+    std::iter::successors(Some(first), move |block| Some(piece_of(&(block.end..range.end), SCRATCH_BYTES as u64)))
+        .take_while(|block| !block.is_empty())
 }
 
 /// Reads up to `len` bytes at `offset_bytes`, fewer only at the end of the file. Blocks.
@@ -199,4 +203,39 @@ fn read(file: &File, offset_bytes: u64, len: usize) -> io::Result<Bytes> {
         }
     }
     Ok(buffer.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::sample;
+
+    #[test]
+    fn blocks_cover_a_range_without_gap_or_overlap() {
+        let block = SCRATCH_BYTES as u64;
+        for (start, end) in [(0, 0), (0, 1), (5, block), (7, block + 1), (block, 3 * block), (block - 1, 5 * block + 9)]
+        {
+            let mut at_byte = start;
+            for next in blocks(start..end) {
+                assert_eq!(next.start, at_byte);
+                assert!(!next.is_empty() && next.end - next.start <= block);
+                at_byte = next.end;
+            }
+            assert_eq!(at_byte, end);
+        }
+    }
+
+    #[test]
+    fn a_hole_is_cold_once_and_then_warm() {
+        let file = sample::file(b"");
+        file.set_len(1 << 20).unwrap();
+        assert_eq!(warm(&file, &(100..1 << 20)).unwrap(), Temperature::Cold);
+        assert_eq!(warm(&file, &(100..1 << 20)).unwrap(), Temperature::Warm);
+    }
+
+    #[test]
+    fn warming_beyond_the_end_of_the_file_is_an_error() {
+        let file = sample::file(&sample::bytes(1000));
+        assert_eq!(warm(&file, &(0..1001)).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
 }

@@ -1,3 +1,5 @@
+#![expect(clippy::disallowed_methods, reason = "a test is its own client and makes its own files")]
+
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 

@@ -1,3 +1,5 @@
+#![expect(clippy::disallowed_methods, reason = "a test is its own client and makes its own files")]
+
 use std::io::Read as _;
 use std::os::unix::net::UnixStream;
 
@@ -30,8 +32,9 @@ fn mapping_shows_exactly_its_range() {
 #[test]
 fn empty_range_is_refused() {
     let blob = sample::blob(b"some bytes");
-    assert_eq!(Mapping::of(&blob, 0..0, &table()).unwrap_err().kind(), io::ErrorKind::InvalidInput);
-    assert!(Mapping::of(&blob, 5..4, &table()).is_err());
+    for (start, end) in [(0, 0), (5, 5), (5, 4)] {
+        assert_eq!(Mapping::of(&blob, start..end, &table()).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    }
 }
 
 #[test]
