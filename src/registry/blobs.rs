@@ -120,9 +120,21 @@ impl Registry {
         {
             return Ok(BlobHead { size_bytes: Some(row.size_bytes), outcome: Outcome::Hit });
         }
-        let stated = self.proofs.head(source, digest).await.map_err(Error::cache(&source.canonical))?;
+        let stated = match self.proofs.head(source, digest).await {
+            Ok(stated) => stated,
+            // Whoever asks for the head of a blob of a repository that nobody pulled from is about to push to it, and
+            // must be able to when the upstream is out of reach. A pull asks for a manifest first.
+            Err(error) if !error.is_not_found() && self.is_unknown(&source.canonical).await? => {
+                return Err(Error::BlobUnknown { name: source.canonical.clone(), digest: *digest });
+            }
+            Err(error) => return Err(Error::cache(&source.canonical)(error)),
+        };
         let known = self.depot().metadata.descriptor_size(digest).await?;
         Ok(BlobHead { size_bytes: stated.or(known), outcome: Outcome::Miss })
+    }
+
+    async fn is_unknown(&self, name: &RepositoryName) -> Result<bool, Error> {
+        Ok(self.depot().metadata.repository(name).await?.is_none())
     }
 
     async fn mirrored_blob(
