@@ -18,7 +18,6 @@ pub enum Format {
 
 /// Sends log lines to standard error, off the threads that serve: a stalled reader of the log stalls nobody else.
 /// `filter` is a level or a list of `module=level`. Lines are written until the guard is dropped.
-#[must_use]
 pub fn start(format: Format, filter: &str) -> WorkerGuard {
     let (writer, guard) = tracing_appender::non_blocking(std::io::stderr());
     let is_terminal = std::io::stderr().is_terminal();

@@ -24,7 +24,7 @@ impl Breaker {
         }
         let waited = Duration::from_millis(u64::try_from(now_ms.saturating_sub(self.since_ms)).unwrap_or(u64::MAX));
         if waited < PROBE_AFTER {
-            return Err(PROBE_AFTER - waited);
+            return Err(PROBE_AFTER.saturating_sub(waited));
         }
         self.since_ms = now_ms;
         Ok(())

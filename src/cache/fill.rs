@@ -22,7 +22,7 @@ use super::fills::{Depot, Start};
 use super::room::Reservation;
 use super::space::{Holding, blocks_for};
 use crate::blobs::{self, BlobWriter, Growth, PourError, Staging};
-use crate::metadata::Provenance;
+use crate::metadata::{BlobRow, Provenance};
 use crate::oci::Digest;
 use crate::report::Chain;
 use crate::upstream::{self, BlobStream, Fetch};
@@ -146,7 +146,7 @@ impl Filler {
     /// Somebody else's fill may have ended between the question that led here and this one's start.
     async fn is_there_already(&self) -> Result<bool, Error> {
         let depot = &self.depot;
-        let Some(row) = depot.metadata.find_blob(&self.digest).await?.filter(|row| row.is_present()) else {
+        let Some(row) = depot.metadata.find_blob(&self.digest).await?.filter(BlobRow::is_present) else {
             return Ok(false);
         };
         let Some(reader) = depot.blobs.open(self.digest, row.size_bytes).await? else { return Ok(false) };

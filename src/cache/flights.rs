@@ -24,12 +24,14 @@ pub enum Role {
     Followed,
 }
 
-impl<K: Hash + Eq + Clone + Send + 'static, V: Clone + Send + Sync + 'static> Flights<K, V> {
+impl<K, V> Default for Flights<K, V> {
     /// None under way.
-    pub fn new() -> Self {
+    fn default() -> Self {
         Self { under_way: Arc::default() }
     }
+}
 
+impl<K: Hash + Eq + Clone + Send + 'static, V: Clone + Send + Sync + 'static> Flights<K, V> {
     /// The answer to `key`, from a question under way or from `ask`. `None` only if answering panicked.
     pub async fn run<F>(&self, key: K, ask: impl FnOnce() -> F) -> (Option<V>, Role)
     where
@@ -86,7 +88,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_thousand_askers_put_one_question() {
-        let flights = Flights::new();
+        let flights = Flights::default();
         let (asked, gate) = (Arc::new(AtomicU32::new(0)), Arc::new(Semaphore::new(0)));
         let askers = (0..1000).map(|_| {
             flights.run("tag", || {
@@ -108,7 +110,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_answer_outlives_the_asker_who_left() {
-        let flights = Flights::new();
+        let flights = Flights::default();
         let gate = Arc::new(Semaphore::new(0));
         let question = || {
             let gate = Arc::clone(&gate);
@@ -127,7 +129,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_answers_nobody_and_blocks_nobody() {
-        let flights: Flights<u8, u8> = Flights::new();
+        let flights: Flights<u8, u8> = Flights::default();
         assert_eq!(flights.run(1, || async { panic!("on purpose") }).await.0, None);
         assert_eq!(flights.run(1, || async { 2 }).await.0, Some(2));
     }

@@ -67,7 +67,7 @@ mod tests {
 
     use super::*;
 
-    const MINUTE: Duration = Duration::from_secs(60);
+    const MINUTE: Duration = Duration::from_mins(1);
 
     fn policy() -> Policy {
         Policy { revalidate_after: 10 * MINUTE, stale_for: None, immutable: false, offline: false }

@@ -68,7 +68,7 @@ impl Manifests {
     /// Over what is in the store.
     pub fn new(depot: Arc<Depot>, memory: Arc<Memory>) -> Arc<Self> {
         let negatives = Cache::new(NEGATIVES_MAX);
-        Arc::new(Self { depot, memory, fetches: Flights::new(), checks: Flights::new(), negatives })
+        Arc::new(Self { depot, memory, fetches: Flights::default(), checks: Flights::default(), negatives })
     }
 
     /// The manifest that a tag or a digest names.
@@ -283,7 +283,9 @@ impl Manifests {
         reservation
             .admit(change.before.as_ref().and_then(Holding::of), Holding { stored_bytes, pushed: change.after.pushed });
         drop(named);
-        tag.into_iter().for_each(|tag| self.memory.forget_tag(&source.canonical, tag));
+        if let Some(tag) = tag {
+            self.memory.forget_tag(&source.canonical, tag);
+        }
         Ok(())
     }
 }

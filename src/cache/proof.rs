@@ -7,28 +7,18 @@ use super::flights::Flights;
 use crate::oci::{Digest, RepositoryName};
 
 /// The proofs being asked for.
+#[derive(Default)]
 pub struct Proofs {
     flights: Flights<(RepositoryName, Digest), Result<Option<u64>, Error>>,
 }
 
 impl Proofs {
-    /// None under way.
-    pub fn new() -> Self {
-        Self { flights: Flights::new() }
-    }
-
     /// Asks the upstream for the blob's head, once for all who ask at the same time. Returns the size it states, in bytes.
     pub async fn head(&self, source: &Source, digest: &Digest) -> Result<Option<u64>, Error> {
         let (source, digest) = (source.clone(), *digest);
         let key = (source.canonical.clone(), digest);
         let (answer, _) = self.flights.run(key, || async move { source.prove(&digest).await }).await;
         answer.unwrap_or(Err(Error::Stopped))
-    }
-}
-
-impl Default for Proofs {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

@@ -141,7 +141,9 @@ impl Room {
             ("uploading", sums.uploading),
             ("index", sums.index),
         ];
-        kinds.into_iter().for_each(|(kind, bytes)| self.metrics.space(kind, bytes));
+        for (kind, bytes) in kinds {
+            self.metrics.space(kind, bytes);
+        }
         self.metrics.limit("cache_max_bytes", limits.cache_max_bytes);
         self.metrics.limit("store_max_bytes", limits.store_max_bytes);
         self.metrics.limit("min_free_bytes", self.min_free_bytes);

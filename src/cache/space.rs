@@ -115,7 +115,7 @@ pub struct Ledger {
 impl Ledger {
     /// A ledger over what the store holds at start.
     pub fn new(limits: Limits, cached: u64, pushed: u64, deleting: u64) -> Self {
-        let sums = Sums { cached, pushed, deleting, ..Sums::default() };
+        let sums = Sums { cached, deleting, pushed, ..Sums::default() };
         Self { limits, sums, partial: HashMap::new(), pins: HashMap::new(), touches: HashMap::new() }
     }
 

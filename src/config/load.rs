@@ -1,5 +1,7 @@
 //! Finds the file, lays environment and flags over it, and hands out the one configuration of this process.
 
+#![expect(clippy::disallowed_methods, reason = "this is where the environment and the configuration file are read")]
+
 use std::{
     env as process_env,
     ffi::OsString,

@@ -133,11 +133,12 @@ impl ApiError {
             CacheError::Resting { retry_after, .. } => {
                 unavailable(StatusCode::SERVICE_UNAVAILABLE, message).retry_after(Some(*retry_after))
             }
-            CacheError::Offline { .. } => unavailable(StatusCode::SERVICE_UNAVAILABLE, message).retry_after(None),
             CacheError::NoRoom { .. } => {
                 Self::new(StatusCode::INSUFFICIENT_STORAGE, ErrorCode::StorageFull, message).retry_after(None)
             }
-            CacheError::Stopped => unavailable(StatusCode::SERVICE_UNAVAILABLE, message).retry_after(None),
+            CacheError::Offline { .. } | CacheError::Stopped => {
+                unavailable(StatusCode::SERVICE_UNAVAILABLE, message).retry_after(None)
+            }
             CacheError::Blobs(source) => Self::internal(&**source, request_id),
             CacheError::Metadata(source) => Self::internal(&**source, request_id),
         }

@@ -43,7 +43,7 @@ pub async fn serve(State(app): State<AppState>, request: Request) -> Response {
             let answer = dispatch(&app, &action, request, id).await;
             (Some(action), answer)
         }
-        Err(unroutable) if is_preflight(&app, &method) => (None, Ok(preflight(unroutable))),
+        Err(unroutable) if is_preflight(&app, &method) => (None, Ok(preflight(&unroutable))),
         // A push to something that is no tag is the client's mistake; asking for it only finds nothing.
         Err(route::Unroutable::Reference(invalid)) if method == Method::PUT => {
             (None, Err(ApiError::bad_request(ErrorCode::ManifestInvalid, invalid.to_string())))
@@ -107,7 +107,7 @@ fn is_preflight(app: &AppState, method: &Method) -> bool {
 }
 
 /// A browser asks before it sends anything but a simple GET.
-fn preflight(unroutable: route::Unroutable) -> Response {
+fn preflight(unroutable: &route::Unroutable) -> Response {
     let methods = match unroutable {
         route::Unroutable::Method { allow } => allow,
         _ => "GET, HEAD",

@@ -113,6 +113,7 @@ impl Writer {
         let (sender, messages) = mpsc::channel(QUEUE_MAX);
         let counters = Arc::new(Counters::default());
         let task = Task { connection, messages, closing: Vec::new(), limits, counters: Arc::clone(&counters) };
+        #[expect(clippy::disallowed_methods, reason = "a change outlives the caller who asked for it")]
         tokio::spawn(task.run());
         Self { messages: sender, counters }
     }

@@ -57,6 +57,7 @@ impl RepositoryName {
     }
 
     /// The canonical name of an upstream's repository, `HOST/NAME`.
+    #[must_use]
     pub fn under(&self, host: &Host) -> Self {
         Self(format!("{host}/{self}").into())
     }

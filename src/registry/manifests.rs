@@ -138,7 +138,9 @@ impl Registry {
         reservation.admit(change.before.as_ref().and_then(Holding::of), Holding { stored_bytes, pushed: true });
         drop(named);
         self.memory.forget_repository(name);
-        tags.iter().for_each(|tag| self.memory.forget_tag(name, tag));
+        for tag in tags {
+            self.memory.forget_tag(name, tag);
+        }
         Ok(())
     }
 }

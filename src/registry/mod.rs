@@ -86,7 +86,7 @@ impl Registry {
             fills: Fills::new(Arc::clone(&depot)),
             manifests: Manifests::new(depot, Arc::clone(&memory)),
             memory,
-            proofs: Proofs::new(),
+            proofs: Proofs::default(),
             uploads: Uploads::default(),
             options,
         }

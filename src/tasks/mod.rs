@@ -16,7 +16,7 @@ const TOUCHES_MAX: usize = 50_000;
 /// How often the count of noted reads is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often idle upload sessions are looked for.
-const EXPIRE_EVERY: Duration = Duration::from_secs(60);
+const EXPIRE_EVERY: Duration = Duration::from_mins(1);
 
 /// Repeats every job until `shutdown`, and flushes what is noted before it returns.
 pub async fn run(registry: Arc<Registry>, sessions_expire_after: Duration, shutdown: CancellationToken) {

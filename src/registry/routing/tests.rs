@@ -5,9 +5,9 @@ use super::*;
 
 fn globs(patterns: &[&str]) -> GlobSet {
     let mut set = GlobSetBuilder::new();
-    patterns.iter().for_each(|pattern| {
+    for pattern in patterns {
         set.add(Glob::new(pattern).unwrap());
-    });
+    }
     set.build().unwrap()
 }
 
