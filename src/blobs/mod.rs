@@ -106,7 +106,7 @@ impl Blobs {
             }
             let path = store.put_path();
             let (file, _) = store.open_staging(&path).map_err(Error::Storage)?;
-            let committed = staging::write_at(&file, &path, 0, &bytes)
+            let committed = staging::write_at(&file, &path, 0, &[bytes])
                 .and_then(|()| store.commit(&file, &path, &expected).map_err(Error::Storage));
             if committed.is_err() {
                 // What cannot be removed now is removed at the next start.

@@ -1,6 +1,7 @@
 //! Files being written: one per fill, one per upload session.
 
 use std::fs::File;
+use std::io::IoSlice;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,6 +12,8 @@ use super::{Error, blocking};
 use crate::oci::{Algorithm, Digester};
 use crate::storage::{self, Store};
 
+/// Slices that one call may write: the system's own limit.
+const IOV_MAX: usize = 1024;
 /// Bytes read at a time when a file is read through.
 const READ_BYTES: usize = 1 << 20;
 
@@ -85,8 +88,25 @@ pub(super) fn length_bytes(file: &File, path: &Path) -> Result<u64, Error> {
     Ok(file.metadata().map_err(failed("reading the size of", path))?.len())
 }
 
-pub(super) fn write_at(file: &File, path: &Path, offset: u64, bytes: &[u8]) -> Result<(), Error> {
-    file.write_all_at(bytes, offset).map_err(failed("writing", path))
+/// Writes chunks one behind the other, in as few and as large calls as the system allows: the page cache keeps what is
+/// written together in larger pieces, which are cheaper to send.
+pub(super) fn write_at(file: &File, path: &Path, offset: u64, chunks: &[Bytes]) -> Result<(), Error> {
+    let mut position = offset;
+    for part in chunks.chunks(IOV_MAX) {
+        let mut slices: Vec<IoSlice<'_>> = part.iter().map(|chunk| IoSlice::new(chunk)).collect();
+        let mut left = &mut slices[..];
+        while left.iter().any(|slice| !slice.is_empty()) {
+            let written = match rustix::io::pwritev(file, left, position) {
+                Ok(0) => return Err(failed("writing", path)(std::io::ErrorKind::WriteZero.into())),
+                Ok(written) => written,
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(errno) => return Err(failed("writing", path)(errno.into())),
+            };
+            position += written as u64;
+            IoSlice::advance_slices(&mut left, written);
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn read_all(file: &File, path: &Path, size_bytes: u64) -> Result<Bytes, Error> {

@@ -243,13 +243,9 @@ impl BlobWriter {
         let start = self.written_bytes;
         tokio::task::spawn_blocking(move || {
             let _held = lease;
-            let mut offset = start;
-            for chunk in &batch.chunks {
-                staging::write_at(&file, &path, offset, chunk)?;
-                offset += chunk.len() as u64;
-            }
+            staging::write_at(&file, &path, start, &batch.chunks)?;
             if let Some(announcer) = announcer {
-                announcer.written(offset);
+                announcer.written(start + batch.bytes);
             }
             Ok(batch)
         })
