@@ -1,5 +1,8 @@
 //! One binary for all tests of behaviour: a module for each, and what they share in `support`.
 
+mod pull_cold; // the transfer that belongs to the server
+mod pull_concurrent; // many clients at once
+mod pull_range; // parts of blobs, and HEAD
 mod pull_warm; // what is here already
 mod support;
 mod upstream_client; // the client of an upstream against every fault a registry was seen to have

@@ -33,6 +33,16 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// The upstream that [`TestRegistry::over`] sets up.
 pub const HUB: &str = "hub.example";
 
+/// Where a blob is asked for.
+pub fn blob_path(repository: &str, digest: &Digest) -> String {
+    format!("/v2/{repository}/blobs/{digest}")
+}
+
+/// Where a manifest is asked for, by tag or digest.
+pub fn manifest_path(repository: &str, reference: impl std::fmt::Display) -> String {
+    format!("/v2/{repository}/manifests/{reference}")
+}
+
 /// A registry before it starts.
 pub struct Builder {
     config: Config,
