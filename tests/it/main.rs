@@ -2,5 +2,9 @@
 
 #![expect(clippy::disallowed_methods, reason = "tests set the stage with files and tasks of their own")]
 
+mod pull_cold; // the transfer that belongs to the server
+mod pull_concurrent; // many clients at once
+mod pull_range; // parts of blobs, and HEAD
+mod pull_warm; // what is here already
 mod support;
 mod upstream_client; // the client of an upstream against every fault a registry was seen to have
