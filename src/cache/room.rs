@@ -119,6 +119,11 @@ impl Room {
         Reservation { room: Arc::clone(self), class: Class::Cached, bytes }
     }
 
+    /// How many blobs are kept from being evicted.
+    pub fn n_pins(&self) -> usize {
+        self.ledger().n_pins()
+    }
+
     /// The sums as they stand.
     pub fn sums(&self) -> Sums {
         self.ledger().sums()

@@ -230,6 +230,11 @@ impl Ledger {
         self.pins.contains_key(digest)
     }
 
+    /// How many blobs are held open.
+    pub fn n_pins(&self) -> usize {
+        self.pins.len()
+    }
+
     /// A blob was read. Kept here until [`Ledger::take_touches`] moves it to the index.
     pub fn touch(&mut self, digest: Digest, now_ms: i64) {
         self.touches.insert(digest, now_ms);

@@ -57,23 +57,33 @@ pub fn run(loaded: &LoadedConfig) -> anyhow::Result<()> {
     served
 }
 
-/// Serves on a listener until `shutdown`: what `run` does, and what tests do in their own process.
+/// Serves on a listener until `shutdown`: what `run` does once it has a runtime.
 pub async fn serve_on(
     listener: TcpListener,
     config: &Config,
     clock: Clock,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
+    let opened = open(config, clock).await?;
+    serve_opened(listener, config, opened, shutdown).await
+}
+
+/// Serves a registry that is open, on a listener until `shutdown`, and closes its index.
+pub async fn serve_opened(
+    listener: TcpListener,
+    config: &Config,
+    opened: Opened,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
     let address = listener.local_addr().context("asking for the address that is listened on")?;
-    let open = open(config, clock).await?;
-    let registry = Arc::clone(&open.registry);
+    let Opened { registry, metrics, metadata } = opened;
     say_ready(config, address);
     let jobs = crate::tasks::run(Arc::clone(&registry), config.push.sessions_expire_after, shutdown.clone());
-    let state = AppState::new(registry, open.metrics, config.http.cors_origins.clone());
+    let state = AppState::new(registry, metrics, config.http.cors_origins.clone());
     let serving = serve(listener, router(state), server_options(config), shutdown);
     let (served, ()) = tokio::join!(serving, jobs);
     info!(connections_cut = served.connections_cut, "stopped serving");
-    open.metadata.close().await;
+    metadata.close().await;
     Ok(())
 }
 

@@ -1,3 +1,10 @@
 //! What the tests of behaviour share.
 
+pub mod client;
+pub mod registry;
 pub mod upstream;
+
+/// Bytes that differ from their neighbours, so that a shifted part is a wrong part; other seeds give other bytes.
+pub fn content(length: usize, seed: usize) -> Vec<u8> {
+    (0..length).map(|at| u8::try_from((at * 31 + at / 251 + seed * 97 + at / 7919 * seed) % 256).unwrap()).collect()
+}

@@ -12,6 +12,7 @@ mod serve;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use bytes::Bytes;
 use entrepot::oci::{Digest, ManifestKind};
@@ -26,6 +27,9 @@ pub use gatekeeper::{Bearer, Guard};
 pub use record::{Request, Requests};
 use script::Script;
 pub use script::{Fault, Gate, On};
+
+/// How long a test waits for what must come.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A registry to fetch from. Dropped, it is gone with all its connections.
 pub struct FakeUpstream {
@@ -131,10 +135,11 @@ impl FakeUpstream {
         Requests(self.shared.state().requests.clone())
     }
 
-    /// Waits until the requests so far are as wanted.
+    /// Waits until the requests so far are as wanted. What never comes fails the test instead of hanging it.
     pub async fn until(&self, wanted: impl Fn(&Requests) -> bool) {
         let mut changes = self.shared.changed.subscribe();
-        changes.wait_for(|_| wanted(&self.requests())).await.expect("the sender lives as long as the fake");
+        let came = tokio::time::timeout(PATIENCE, changes.wait_for(|_| wanted(&self.requests()))).await.is_ok();
+        assert!(came, "the upstream was not asked as expected, but: {:#?}", self.requests());
     }
 }
 
