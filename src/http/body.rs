@@ -19,7 +19,7 @@ use http_body::{Frame, SizeHint};
 use tokio_util::sync::ReusableBoxFuture;
 
 use super::sendfile::Mappings;
-use crate::blobs::{BlobReader, Progress};
+use crate::registry::{BlobReader, Progress};
 use pieces::Pieces;
 
 /// How the bytes of a file get to the client.

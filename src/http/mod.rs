@@ -9,7 +9,9 @@ mod health;
 mod lists;
 mod manifests;
 mod opening;
-mod query;
+/// For the fuzz targets, which read what a stranger may ask.
+#[doc(hidden)]
+pub mod query;
 mod request;
 pub mod route;
 pub mod sendfile;

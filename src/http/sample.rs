@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 
-use crate::blobs::{BlobReader, Growth};
+use crate::registry::{BlobReader, Growth};
 
 /// Longer than anything here may take; only a failing test waits for it.
 pub const PATIENCE: Duration = Duration::from_secs(20);

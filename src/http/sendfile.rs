@@ -28,7 +28,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::{Bytes, BytesMut};
 use rustix::mm::{MapFlags, ProtFlags};
 
-use crate::blobs::{BlobPin, BlobReader};
+use crate::registry::{BlobPin, BlobReader};
 
 /// The mappings that bodies of one connection have handed to hyper and that are not yet sent.
 ///

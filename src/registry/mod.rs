@@ -21,7 +21,7 @@ pub use routing::{Names, Target};
 pub use tags::{PAGE_MAX, Page};
 pub use uploads::{Chunk, Mounted, Uploads};
 
-pub use crate::blobs::{BlobReader, Growth, Progress};
+pub use crate::blobs::{BlobPin, BlobReader, Growth, Progress};
 pub use crate::cache::{Bypass, Error as CacheError, Outcome, PulledManifest, Staleness, StoredManifest};
 pub use crate::metadata::ManifestRow;
 pub use crate::upstream::Error as UpstreamError;

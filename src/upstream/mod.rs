@@ -34,6 +34,9 @@ use url::Url;
 pub use answer::RateLimit;
 pub use auth::Credentials;
 pub use body::BlobStream;
+/// For the fuzz targets, which read what a stranger may answer.
+#[doc(hidden)]
+pub use challenge::{Challenge, parse as parse_challenge};
 pub use error::{Asked, Error, Nonsense, Wait};
 pub use options::Options;
 pub use redact::SafeUrl;

@@ -7,4 +7,5 @@ mod pull_concurrent; // many clients at once
 mod pull_range; // parts of blobs, and HEAD
 mod pull_warm; // what is here already
 mod support;
+mod tidy; // the rules of the house against its source tree
 mod upstream_client; // the client of an upstream against every fault a registry was seen to have

@@ -20,8 +20,8 @@ use rustix::fs::{Advice, fadvise};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::{BodyError, Transport};
-use crate::blobs::{BlobReader, Growth, Progress};
 use crate::http::sendfile::{self, Mapping, Mappings};
+use crate::registry::{BlobReader, Growth, Progress};
 
 /// What hyper gets at a time on the `sendfile` way: large, because it costs no memory.
 const MAPPED_PIECE_BYTES: u64 = 4 * 1024 * 1024;

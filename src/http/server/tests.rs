@@ -11,9 +11,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::blobs::BlobReader;
 use crate::http::body::{Body, FileBody, Transport};
 use crate::http::sample::{self, PATIENCE};
+use crate::registry::BlobReader;
 
 mod limits;
 
