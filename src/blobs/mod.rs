@@ -16,7 +16,7 @@ use crate::storage::{self, Store};
 
 pub use reader::{BlobPin, BlobReader, Growth, Progress};
 pub use staging::Staging;
-pub use writer::{BlobWriter, Committed, Lease, PourError, Suspended};
+pub use writer::{BlobWriter, Committed, Lease, PourError, Proven, Suspended};
 
 /// Why a blob could not be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -107,7 +107,8 @@ impl Blobs {
             let path = store.put_path();
             let (file, _) = store.open_staging(&path).map_err(Error::Storage)?;
             let committed = staging::write_at(&file, &path, 0, &[bytes])
-                .and_then(|()| store.commit(&file, &path, &expected).map_err(Error::Storage));
+                .and_then(|()| store.sync(&file, &path).map_err(Error::Storage))
+                .and_then(|()| store.name(&file, &path, &expected).map_err(Error::Storage));
             if committed.is_err() {
                 // What cannot be removed now is removed at the next start.
                 let _ = store.remove(&path);

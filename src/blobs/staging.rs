@@ -45,6 +45,12 @@ impl Staging {
         Arc::clone(&self.file)
     }
 
+    /// How long the file is by now, whoever wrote to it.
+    pub async fn measured_length_bytes(&self) -> Result<u64, Error> {
+        let (file, path) = (Arc::clone(&self.file), self.path.clone());
+        blocking("measuring a staging file", move || length_bytes(&file, &path)).await
+    }
+
     /// Disk space the file takes by now, in bytes.
     pub async fn allocated_bytes(&self) -> Result<u64, Error> {
         let (file, path) = (Arc::clone(&self.file), self.path.clone());
@@ -59,6 +65,12 @@ impl Staging {
             store.preallocate(&file, &path, length_bytes).map_err(Error::Storage)
         })
         .await
+    }
+
+    /// Removes the file; whoever has it open reads on.
+    pub async fn remove(&self) -> Result<(), Error> {
+        let (store, path) = (Arc::clone(&self.store), self.path.clone());
+        blocking("removing a staging file", move || store.remove(&path).map_err(Error::Storage)).await
     }
 
     /// Digests what is in the file.

@@ -185,9 +185,10 @@ impl BlobWriter {
         Ok(self.digester.take().map(Suspended))
     }
 
-    /// Makes the bytes the blob `expected`, if that is what they are. On a mismatch the staging file is removed.
-    /// Readers that follow get the last piece as soon as the digest is proven; the bytes are durable when this returns.
-    pub async fn commit(mut self, expected: Digest) -> Result<Committed, Error> {
+    /// Proves that the bytes are the blob `expected`, lets readers that follow have the last piece, and makes the bytes
+    /// durable under their staging name. On a mismatch, and when the disk refuses them, the staging file is removed:
+    /// bytes that a failed sync left in the page cache must not be taken for durable by a second one.
+    pub async fn prove(mut self, expected: Digest) -> Result<Proven, Error> {
         self.settle().await?;
         self.settle_digest().await?;
         let in_step = self.digester.take().filter(|digester| digester.algorithm() == expected.algorithm());
@@ -196,21 +197,31 @@ impl BlobWriter {
             None => self.staging.digest(expected.algorithm()).await?,
         };
         let actual = digester.finish();
-        let Staging { store, path, file, length_bytes: size_bytes } = self.staging.clone();
+        let staging = self.staging.clone();
         if actual != expected {
-            blocking("removing a staging file", move || store.remove(&path).map_err(Error::Storage)).await?;
+            staging.remove().await?;
             return Err(Error::Mismatch { expected, actual });
         }
         if let Some(announcer) = &self.announcer {
-            announcer.growth.send_replace(Growth::Verified { size_bytes });
+            announcer.growth.send_replace(Growth::Verified { size_bytes: staging.length_bytes });
         }
         let lease = Arc::clone(&self.lease);
-        let stored_bytes = blocking("committing a blob", move || {
+        let synced = staging.clone();
+        let result = blocking("making a blob durable", move || {
             let _held = lease;
-            store.commit(&file, &path, &expected).map_err(Error::Storage)
+            synced.store.sync(&synced.file, &synced.path).map_err(Error::Storage)
         })
-        .await?;
-        Ok(Committed { size_bytes, stored_bytes })
+        .await;
+        if let Err(error) = result {
+            staging.remove().await?;
+            return Err(error);
+        }
+        Ok(Proven { staging, digest: expected, lease: self.lease })
+    }
+
+    /// [`BlobWriter::prove`] and [`Proven::name`] in one.
+    pub async fn commit(self, expected: Digest) -> Result<Committed, Error> {
+        self.prove(expected).await?.name().await
     }
 
     fn take(&mut self, chunk: Bytes) {
@@ -273,6 +284,27 @@ impl BlobWriter {
             self.after_hash(hashed)?;
         }
         Ok(())
+    }
+}
+
+/// Durable bytes that are what they were announced as, and only lack their name.
+pub struct Proven {
+    staging: Staging,
+    digest: Digest,
+    lease: Lease,
+}
+
+impl Proven {
+    /// Gives the bytes the name of their digest: from now on they are a blob. Durable when it returns.
+    pub async fn name(self) -> Result<Committed, Error> {
+        let Self { staging, digest, lease } = self;
+        blocking("committing a blob", move || {
+            let _held = lease;
+            let Staging { store, path, file, length_bytes: size_bytes } = staging;
+            let stored_bytes = store.name(&file, &path, &digest).map_err(Error::Storage)?;
+            Ok(Committed { size_bytes, stored_bytes })
+        })
+        .await
     }
 }
 

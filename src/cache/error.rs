@@ -110,6 +110,15 @@ impl Error {
         matches!(self, Self::Upstream { source, .. } if source.is_not_found())
     }
 
+    /// May the same question succeed in a moment?
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Upstream { source, .. } => source.is_transient(),
+            Self::Resting { .. } => true,
+            _ => false,
+        }
+    }
+
     /// One word for logs and metrics.
     pub fn kind(&self) -> &'static str {
         match self {

@@ -1,11 +1,12 @@
 //! One fill: a blob comes from its upstream into a staging file, is proven, and becomes a blob of the cache.
 //!
 //! ```text
-//! reserve ─ GET ─ pour into staging (readers follow) ─ prove ─ rename ─ row and link ─ admit
+//! GET ─ reserve ─ pour into staging (readers follow) ─ prove ─ rename ─ row and link ─ admit
 //!                 └ cut: Range from the byte reached, with back-off; a byte gained resets the budget
 //! ```
 //! A crash anywhere leaves the staging file (continued when the blob is asked for again) or a named file without a row
-//! (replaced by the next fill).
+//! (replaced by the next fill). Every other end goes through [`Filler::settle`], which leaves or removes the file and
+//! gives back or hands on the space.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -14,15 +15,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::stream;
 use tokio::sync::watch;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::Source;
 use super::error::{Error, Wrong};
 use super::fills::{Depot, Start};
 use super::room::Reservation;
-use super::space::{Holding, blocks_for};
-use crate::blobs::{self, BlobWriter, Growth, PourError, Staging};
-use crate::metadata::{BlobRow, Provenance};
+use super::space::{Class, Holding, blocks_for};
+use crate::blobs::{self, BlobWriter, Growth, Lease, PourError, Staging};
+use crate::metadata::{BlobRow, Link, Provenance};
 use crate::oci::Digest;
 use crate::report::Chain;
 use crate::upstream::{self, BlobStream, Fetch};
@@ -31,6 +32,8 @@ use crate::upstream::{self, BlobStream, Fetch};
 const UNKNOWN_STEP_BYTES: u64 = 32 << 20;
 /// Wait before a cut transfer is taken up again; doubled for each attempt that gained nothing.
 const BACKOFF: Duration = Duration::from_millis(100);
+/// How long a fill waits for its turn; then its clients stream past the store rather than wait for other people's blobs.
+const TURN_WAIT: Duration = Duration::from_secs(2);
 
 /// How a fill ended.
 enum Ended {
@@ -44,119 +47,142 @@ pub(super) struct Filler {
     pub depot: Arc<Depot>,
     pub source: Source,
     pub digest: Digest,
+    /// What some manifest says of the size: good for a reservation, not for a promise to a client.
     pub stated_bytes: Option<u64>,
     pub start: watch::Sender<Start>,
     pub growth: watch::Sender<Growth>,
+    /// The fill's place in the table, kept until no write of it is under way any more.
+    pub entry: Lease,
 }
 
-/// Why pouring stopped.
-enum Trouble {
-    Upstream(upstream::Error),
-    Other(Error),
-}
-
-/// A fill with its file and its promise of space.
-struct Intake {
-    staging: Staging,
+/// What a fill holds of the disk.
+struct Held {
     reservation: Reservation,
+    staging: Option<Staging>,
+    /// The length the upstream announced.
     total_bytes: Option<u64>,
 }
 
 impl Filler {
     pub(super) async fn run(self) {
-        let metrics = &self.depot.metrics;
-        metrics.fills_in_flight.increment(1.0);
-        let ended = tokio::time::timeout(self.depot.fill_timeout, self.fill()).await.unwrap_or_else(|_| {
-            let host = self.source.mirror.host().clone();
-            Err(Error::Slow { host, waited: self.depot.fill_timeout })
-        });
-        metrics.fills_in_flight.decrement(1.0);
+        let depot = Arc::clone(&self.depot);
+        depot.metrics.fills_in_flight.increment(1.0);
+        let reservation = Reservation::none(&depot.room, Class::Cached);
+        let mut held = Held { reservation, staging: None, total_bytes: None };
+        let ended = tokio::select! {
+            ended = tokio::time::timeout(depot.fill_timeout, self.fill(&mut held)) => ended.unwrap_or_else(|_| {
+                let host = self.source.mirror.host().clone();
+                Err(Error::Slow { host, waited: depot.fill_timeout })
+            }),
+            () = depot.stopping.cancelled() => Err(Error::Stopped),
+        };
+        self.settle(held, &ended).await;
+        depot.metrics.fills_in_flight.decrement(1.0);
+        self.publish(ended);
+    }
+
+    /// Tells everybody who still waits how it ended.
+    fn publish(&self, ended: Result<Ended, Error>) {
         let result = match &ended {
             Ok(Ended::Committed) => "committed",
             Ok(Ended::WasThere) => "was_there",
             Ok(Ended::Bypass) => "bypass",
             Err(error) => error.kind(),
         };
-        let host = self.source.mirror.host();
-        metrics.fill_ended(host.as_str(), result);
-        if let Err(error) = ended {
-            if !error.is_not_found() {
-                let repository = &self.source.canonical;
-                warn!(upstream = %host, %repository, digest = %self.digest, error = %Chain(&error), "a fill failed");
+        self.depot.metrics.fill_ended(self.source.mirror.host().as_str(), result);
+        let Err(error) = ended else { return };
+        let (upstream, repository, digest) = (self.source.mirror.host(), &self.source.canonical, &self.digest);
+        match &error {
+            // The mirror has said so where it was asked.
+            Error::Upstream { .. } | Error::Resting { .. } | Error::Offline { .. } | Error::Stopped => {
+                debug!(%upstream, %repository, %digest, error = %Chain(&error), "a fill ended early");
             }
-            self.growth.send_if_modified(|growth| {
-                let open = !matches!(growth, Growth::Verified { .. });
-                if open {
-                    *growth = Growth::Failed(Chain(&error).to_string().into());
-                }
-                open
-            });
-            self.start.send_if_modified(|start| {
-                let waiting = matches!(start, Start::Waiting);
-                if waiting {
-                    *start = Start::Failed(error);
-                }
-                waiting
-            });
+            _ => warn!(%upstream, %repository, %digest, error = %Chain(&error), "a fill failed"),
         }
+        self.growth.send_if_modified(|growth| {
+            let open = !matches!(growth, Growth::Verified { .. });
+            if open {
+                *growth = Growth::Failed(Chain(&error).to_string().into());
+            }
+            open
+        });
+        self.start.send_if_modified(|start| {
+            let waiting = matches!(start, Start::Waiting);
+            if waiting {
+                *start = Start::Failed(error);
+            }
+            waiting
+        });
     }
 
-    async fn fill(&self) -> Result<Ended, Error> {
-        let _turn = self.depot.fills.acquire().await.map_err(|_| Error::Stopped)?;
+    async fn fill(&self, held: &mut Held) -> Result<Ended, Error> {
+        let Ok(turn) = tokio::time::timeout(TURN_WAIT, self.depot.fills.acquire()).await else {
+            return Ok(self.bypass());
+        };
+        let _turn = turn.map_err(|_| Error::Stopped)?;
         if self.is_there_already().await? {
             return Ok(Ended::WasThere);
         }
-        let depot = &self.depot;
-        let mut reservation = depot.room.adopt_partial(self.digest);
-        let mut staging = depot.blobs.stage_fill(self.digest).await?;
-        // A file that holds as much as the blob has cannot be asked to go on; what is wrong with it is not worth a guess.
-        if staging.length_bytes() > 0 && self.stated_bytes.is_some_and(|stated| staging.length_bytes() > stated) {
-            depot.blobs.remove_fill(self.digest).await?;
-            staging = depot.blobs.stage_fill(self.digest).await?;
-        }
-        let opened = self.open(staging.length_bytes()).await;
-        let stream = match opened {
-            Ok(stream) => stream,
+        let from = self.adopt_partial(held).await?;
+        let stream = match self.open(from).await {
             Err(Error::Upstream { source: upstream::Error::RangeUnsatisfiable { .. }, .. }) => {
-                depot.blobs.remove_fill(self.digest).await?;
-                staging = depot.blobs.stage_fill(self.digest).await?;
+                // The file holds as much as the blob has, or more.
+                if self.commit_partial(held).await? {
+                    return Ok(Ended::Committed);
+                }
                 self.open(0).await?
             }
-            Err(error) => {
-                self.leave(reservation, &staging).await;
-                return Err(error);
-            }
+            opened => opened?,
         };
-        let total_bytes = stream.total_bytes.or(self.stated_bytes);
-        let wanted_bytes = total_bytes.map_or(UNKNOWN_STEP_BYTES, blocks_for);
-        let missing_bytes = wanted_bytes.saturating_sub(reservation.bytes());
-        match reservation.grow(missing_bytes).await {
+        held.total_bytes = stream.total_bytes;
+        match self.make_room(held).await {
             Ok(()) => {}
-            Err(Error::NoRoom { .. }) => return self.bypass().await,
+            Err(Error::NoRoom { .. }) => return Ok(self.bypass()),
+            Err(Error::Blobs(error)) if error.is_no_space() => return Ok(self.bypass()),
             Err(error) => return Err(error),
         }
-        match staging.preallocate(total_bytes.unwrap_or(0)).await {
-            Ok(()) => {}
-            Err(error) if error.is_no_space() => return self.bypass().await,
-            Err(error) => return Err(error.into()),
-        }
-        self.take_in(Intake { staging, reservation, total_bytes }, stream).await
+        self.take_in(held, stream).await
     }
 
     /// Somebody else's fill may have ended between the question that led here and this one's start.
     async fn is_there_already(&self) -> Result<bool, Error> {
         let depot = &self.depot;
-        let Some(row) = depot.metadata.find_blob(&self.digest).await?.filter(BlobRow::is_present) else {
+        let link = depot.metadata.find_link(&self.source.canonical, &self.digest).await?;
+        let (Link::Linked(row) | Link::Unlinked(row)) = &link else { return Ok(false) };
+        if !row.is_present() {
             return Ok(false);
-        };
-        let Some(reader) = depot.blobs.open(self.digest, row.size_bytes).await? else { return Ok(false) };
-        // Access through this repository is proven by its upstream, as for any blob that is stored but not linked.
-        self.source.prove(&self.digest).await?;
-        let now_ms = depot.clock.now_ms();
-        depot.metadata.link_blob(&self.source.canonical, &self.digest, Provenance::Cached, now_ms).await?;
+        }
+        let Ok(Some(reader)) = depot.blobs.open(self.digest, row.size_bytes).await else { return Ok(false) };
+        if matches!(link, Link::Unlinked(_)) {
+            // Access through this repository is proven by its upstream, as for any blob that is stored but not linked.
+            self.source.prove(&self.digest).await?;
+            let now_ms = depot.clock.now_ms();
+            depot.metadata.link_blob(&self.source.canonical, &self.digest, Provenance::Cached, now_ms).await?;
+        }
         self.growth.send_replace(Growth::Verified { size_bytes: row.size_bytes });
         self.start.send_replace(Start::Ready { file: reader.file, size_bytes: Some(row.size_bytes) });
         Ok(true)
+    }
+
+    /// Takes over what an earlier fill left. Returns how many bytes that is.
+    async fn adopt_partial(&self, held: &mut Held) -> Result<u64, Error> {
+        let _named = self.depot.room.naming(&self.digest).await;
+        held.reservation = self.depot.room.adopt_partial(self.digest);
+        if held.reservation.bytes() == 0 {
+            return Ok(0);
+        }
+        let staging = self.depot.blobs.stage_fill(self.digest).await?;
+        Ok(held.staging.insert(staging).length_bytes())
+    }
+
+    async fn commit_partial(&self, held: &mut Held) -> Result<bool, Error> {
+        let Some(staging) = held.staging.take() else { return Ok(false) };
+        let writer = BlobWriter::continue_from(staging, &self.digest, Arc::clone(&self.entry)).await?;
+        match self.commit(held, writer).await {
+            Ok(()) => Ok(true),
+            Err(Error::Wrong { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     async fn open(&self, from: u64) -> Result<BlobStream, Error> {
@@ -165,80 +191,76 @@ impl Filler {
         mirror.ask("fetch_blob", mirror.upstream().fetch_blob(&self.source.remote, &self.digest, fetch)).await
     }
 
-    async fn bypass(&self) -> Result<Ended, Error> {
-        self.depot.blobs.remove_fill(self.digest).await?;
+    fn bypass(&self) -> Ended {
         self.start.send_replace(Start::Bypass);
-        Ok(Ended::Bypass)
+        Ended::Bypass
     }
 
-    async fn take_in(&self, mut intake: Intake, stream: BlobStream) -> Result<Ended, Error> {
-        let file = intake.staging.file();
-        let writer = BlobWriter::continue_from(intake.staging.clone(), &self.digest, Arc::new(())).await;
-        let mut writer = writer?;
-        writer.announce(self.growth.clone(), intake.total_bytes);
-        self.start.send_replace(Start::Ready { file, size_bytes: intake.total_bytes });
-        if let Err(error) = self.pour_to_the_end(&mut writer, &mut intake, stream).await {
-            drop(writer);
-            match error {
-                // What is wrong already does not get right by being continued.
-                Error::Wrong { .. } => self.depot.blobs.remove_fill(self.digest).await?,
-                _ => self.leave(intake.reservation, &intake.staging).await,
-            }
-            return Err(error);
-        }
-        self.commit(writer, intake.reservation).await
+    /// Reserves what is still missing and takes the disk blocks.
+    async fn make_room(&self, held: &mut Held) -> Result<(), Error> {
+        let unknown_bytes = self.stated_bytes.map_or(UNKNOWN_STEP_BYTES, blocks_for);
+        let wanted_bytes = held.total_bytes.map_or(unknown_bytes, blocks_for);
+        let missing_bytes = wanted_bytes.saturating_sub(held.reservation.bytes());
+        held.reservation.grow(missing_bytes).await?;
+        let staging = match held.staging.take() {
+            Some(staging) => staging,
+            None => self.depot.blobs.stage_fill(self.digest).await?,
+        };
+        let staging = held.staging.insert(staging);
+        Ok(staging.preallocate(held.total_bytes.unwrap_or(0)).await?)
+    }
+
+    async fn take_in(&self, held: &mut Held, stream: BlobStream) -> Result<Ended, Error> {
+        let Some(staging) = held.staging.clone() else { return Err(Error::Stopped) };
+        let file = staging.file();
+        let mut writer = BlobWriter::continue_from(staging, &self.digest, Arc::clone(&self.entry)).await?;
+        writer.announce(self.growth.clone(), held.total_bytes);
+        self.start.send_replace(Start::Ready { file, size_bytes: held.total_bytes });
+        self.pour_to_the_end(&mut writer, held, stream).await?;
+        self.commit(held, writer).await?;
+        Ok(Ended::Committed)
     }
 
     /// Takes the body in, going on after a cut where it stopped.
-    async fn pour_to_the_end(
-        &self,
-        writer: &mut BlobWriter,
-        intake: &mut Intake,
-        mut stream: BlobStream,
-    ) -> Result<(), Error> {
+    async fn pour_to_the_end(&self, writer: &mut BlobWriter, held: &mut Held, stream: BlobStream) -> Result<(), Error> {
+        let mut next = Some(stream);
         let mut fruitless = 0;
         loop {
             let before = writer.length_bytes();
-            let result = self.pour(writer, intake, stream).await;
-            let error = match result {
-                Ok(()) => return Ok(()),
-                Err(Trouble::Other(error)) => return Err(error),
-                Err(Trouble::Upstream(error)) => error,
+            let body = match next.take() {
+                Some(body) => Ok(body),
+                None => self.open(before).await,
             };
+            let poured = match body {
+                Ok(body) => self.pour(writer, held, body).await,
+                Err(error) => Err(error),
+            };
+            let Err(error) = poured else { return Ok(()) };
             fruitless = if writer.length_bytes() > before { 0 } else { fruitless + 1 };
-            let host = self.source.mirror.host().clone();
-            if !error.is_transient() || fruitless > self.source.mirror.policy().retries_max {
-                return Err(Error::Upstream { host, source: error });
+            if !error.is_passing() || fruitless > self.source.mirror.policy().retries_max {
+                return Err(error);
             }
-            let at = writer.length_bytes();
-            info!(upstream = %host, digest = %self.digest, at, error = %Chain(&error), "a fill was cut and goes on");
-            tokio::time::sleep(BACKOFF * 2u32.pow(fruitless.min(6))).await;
-            stream = match self.open(at).await {
-                Ok(stream) => stream,
-                Err(error) => return Err(error),
-            };
+            let (upstream, at) = (self.source.mirror.host(), writer.length_bytes());
+            info!(%upstream, digest = %self.digest, at, error = %Chain(&error), "a fill was cut and goes on");
+            let resting = if let Error::Resting { retry_after, .. } = error { retry_after } else { Duration::ZERO };
+            tokio::time::sleep(resting.max(BACKOFF * 2u32.pow(fruitless.min(6)))).await;
         }
     }
 
-    async fn pour(&self, writer: &mut BlobWriter, intake: &mut Intake, stream: BlobStream) -> Result<(), Trouble> {
+    async fn pour(&self, writer: &mut BlobWriter, held: &mut Held, stream: BlobStream) -> Result<(), Error> {
         let position = writer.length_bytes();
-        let total_bytes = intake.total_bytes;
-        let incoming = Incoming { skip: position.saturating_sub(stream.start), position, stream, filler: self, intake };
+        let total_bytes = held.total_bytes;
+        let incoming = Incoming { skip: position.saturating_sub(stream.start), position, stream, filler: self, held };
         let source = stream::try_unfold(incoming, Incoming::next);
         match writer.pour(pin!(source)).await {
-            Ok(()) if total_bytes.is_some_and(|total| writer.length_bytes() < total) => {
-                Err(Trouble::Other(self.wrong_length(total_bytes.unwrap_or(0))))
-            }
-            Ok(()) => Ok(()),
-            Err(PourError::Source(trouble)) => Err(trouble),
-            Err(PourError::Write(error)) => Err(Trouble::Other(error.into())),
+            // A client that was promised a length must not get less of it as if it were all.
+            Ok(()) => match total_bytes.filter(|total| writer.length_bytes() < *total) {
+                Some(announced_bytes) => Err(self.wrong(Wrong::TooShort { announced_bytes })),
+                None => Ok(()),
+            },
+            Err(PourError::Source(error)) => Err(error),
+            Err(PourError::Write(error)) => Err(error.into()),
         }
-    }
-
-    /// The upstream ended the body in good order before the announced length: the digest will not fit either, and a
-    /// client that was promised a length must not get less of it as if it were all.
-    fn wrong_length(&self, announced_bytes: u64) -> Error {
-        self.wrong(Wrong::TooShort { announced_bytes })
     }
 
     fn wrong(&self, how: Wrong) -> Error {
@@ -249,14 +271,15 @@ impl Filler {
         }
     }
 
-    async fn commit(&self, writer: BlobWriter, reservation: Reservation) -> Result<Ended, Error> {
+    async fn commit(&self, held: &mut Held, writer: BlobWriter) -> Result<(), Error> {
         let depot = &self.depot;
-        let _named = depot.room.naming(&self.digest).await;
-        let committed = match writer.commit(self.digest).await {
-            Ok(committed) => committed,
+        let proven = match writer.prove(self.digest).await {
+            Ok(proven) => proven,
             Err(blobs::Error::Mismatch { actual, .. }) => return Err(self.wrong(Wrong::Digest { actual })),
             Err(error) => return Err(error.into()),
         };
+        let _named = depot.room.naming(&self.digest).await;
+        let committed = proven.name().await?;
         let now_ms = depot.clock.now_ms();
         let (size_bytes, stored_bytes) = (committed.size_bytes, committed.stored_bytes);
         let repository = &self.source.canonical;
@@ -267,20 +290,42 @@ impl Filler {
         let change = match recorded {
             Ok(change) => change,
             Err(error) => {
-                // Without a row the bytes would take space that nobody counts.
-                depot.blobs.remove(self.digest).await?;
+                self.remove_unrecorded().await;
                 return Err(error.into());
             }
         };
-        reservation
-            .admit(change.before.as_ref().and_then(Holding::of), Holding { stored_bytes, pushed: change.after.pushed });
-        Ok(Ended::Committed)
+        held.staging = None;
+        let after = Holding { stored_bytes, pushed: change.after.pushed };
+        held.reservation.split_off().admit(change.before.as_ref().and_then(Holding::of), after);
+        Ok(())
     }
 
-    /// Keeps what came so far for a later fill.
-    async fn leave(&self, reservation: Reservation, staging: &Staging) {
-        let stored_bytes = staging.allocated_bytes().await.unwrap_or(reservation.bytes());
-        reservation.leave_partial(self.digest, stored_bytes);
+    /// Bytes without a row take space that nobody counts, but the row may be there: a push's, or this one's after all.
+    async fn remove_unrecorded(&self) {
+        let row = self.depot.metadata.find_blob(&self.digest).await;
+        if let Ok(row) = row
+            && !row.as_ref().is_some_and(BlobRow::is_present)
+            && let Err(error) = self.depot.blobs.remove(self.digest).await
+        {
+            warn!(digest = %self.digest, error = %Chain(&error), "removing an unrecorded blob failed");
+        }
+    }
+
+    /// What a fill that did not become a blob leaves: bytes worth continuing with, or nothing.
+    async fn settle(&self, held: Held, ended: &Result<Ended, Error>) {
+        let Held { reservation, staging: Some(staging), .. } = held else { return };
+        // What is wrong already does not get right by being continued, and what has no room blocks room.
+        let is_worth_keeping = match ended {
+            Ok(_) | Err(Error::Wrong { .. } | Error::NoRoom { .. }) => false,
+            Err(_) => staging.measured_length_bytes().await.is_ok_and(|length| length > 0),
+        };
+        let _named = self.depot.room.naming(&self.digest).await;
+        if is_worth_keeping {
+            let stored_bytes = staging.allocated_bytes().await.unwrap_or(reservation.bytes());
+            reservation.leave_partial(self.digest, stored_bytes);
+        } else if let Err(error) = staging.remove().await {
+            warn!(digest = %self.digest, error = %Chain(&error), "removing the file of a fill failed");
+        }
     }
 }
 
@@ -290,13 +335,16 @@ struct Incoming<'a> {
     skip: u64,
     position: u64,
     filler: &'a Filler,
-    intake: &'a mut Intake,
+    held: &'a mut Held,
 }
 
 impl Incoming<'_> {
-    async fn next(mut self) -> Result<Option<(Bytes, Self)>, Trouble> {
+    async fn next(mut self) -> Result<Option<(Bytes, Self)>, Error> {
+        let host = self.filler.source.mirror.host();
         loop {
-            let Some(mut chunk) = self.stream.next().await.map_err(Trouble::Upstream)? else { return Ok(None) };
+            let received = self.stream.next().await;
+            let received = received.map_err(|source| Error::Upstream { host: host.clone(), source })?;
+            let Some(mut chunk) = received else { return Ok(None) };
             let skipped = usize::try_from(self.skip).unwrap_or(usize::MAX).min(chunk.len());
             self.skip -= skipped as u64;
             bytes::Buf::advance(&mut chunk, skipped);
@@ -310,15 +358,15 @@ impl Incoming<'_> {
         }
     }
 
-    async fn make_sure_of_room(&mut self) -> Result<(), Trouble> {
-        match self.intake.total_bytes {
+    async fn make_sure_of_room(&mut self) -> Result<(), Error> {
+        match self.held.total_bytes {
             Some(announced_bytes) if self.position > announced_bytes => {
-                Err(Trouble::Other(self.filler.wrong(Wrong::TooLong { announced_bytes })))
+                Err(self.filler.wrong(Wrong::TooLong { announced_bytes }))
             }
             Some(_) => Ok(()),
             None => {
-                while blocks_for(self.position) > self.intake.reservation.bytes() {
-                    self.intake.reservation.grow(UNKNOWN_STEP_BYTES).await.map_err(Trouble::Other)?;
+                while blocks_for(self.position) > self.held.reservation.bytes() {
+                    self.held.reservation.grow(UNKNOWN_STEP_BYTES).await?;
                 }
                 Ok(())
             }

@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::Source;
 use super::error::Error;
@@ -35,6 +37,8 @@ pub struct Depot {
     pub fills: Semaphore,
     /// How long one fill may take in all.
     pub fill_timeout: Duration,
+    /// The server is going down: fills end, leaving what they have for the next start.
+    pub stopping: CancellationToken,
 }
 
 /// How a fill begins: what a client has to know before it can be answered.
@@ -74,6 +78,12 @@ impl Fill {
         begun.map_or(Start::Failed(Error::Stopped), |start| start.clone())
     }
 
+    /// Waits until the fill is over, so that another can take its place.
+    pub async fn ended(&self) {
+        let mut start = self.start.clone();
+        while start.changed().await.is_ok() {}
+    }
+
     /// A reader from the first byte on, of a fill that is `Ready`.
     pub fn reader(&self, file: Arc<File>, size_bytes: Option<u64>) -> BlobReader {
         BlobReader::growing(file, size_bytes, self.growth.clone())
@@ -96,12 +106,13 @@ type Table = Arc<Mutex<HashMap<Digest, Arc<Fill>>>>;
 pub struct Fills {
     table: Table,
     depot: Arc<Depot>,
+    running: TaskTracker,
 }
 
 impl Fills {
     /// None under way.
     pub fn new(depot: Arc<Depot>) -> Self {
-        Self { table: Arc::default(), depot }
+        Self { table: Arc::default(), depot, running: TaskTracker::new() }
     }
 
     /// What the fills work with.
@@ -136,18 +147,19 @@ impl Fills {
         let fill = Arc::new(Fill { digest, repository, start: start_heard, growth: growth_heard });
         table.insert(digest, Arc::clone(&fill));
         drop(table);
-        let entry = Entry { table: Arc::clone(&self.table), digest };
-        let filler =
-            Filler { depot: Arc::clone(&self.depot), source: source.clone(), digest, stated_bytes, start, growth };
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "the fill belongs to the server, not to the client that asked first"
-        )]
-        tokio::spawn(async move {
-            let _entry = entry;
-            filler.run().await;
-        });
+        let entry = Arc::new(Entry { table: Arc::clone(&self.table), digest });
+        let (depot, source) = (Arc::clone(&self.depot), source.clone());
+        let filler = Filler { depot, source, digest, stated_bytes, start, growth, entry };
+        // The fill belongs to the server, not to the client that asked first.
+        self.running.spawn(filler.run());
         (fill, Role::Led)
+    }
+
+    /// Ends the fills under way, each leaving what it has, and waits for them.
+    pub async fn stop(&self) {
+        self.depot.stopping.cancel();
+        self.running.close();
+        self.running.wait().await;
     }
 }
 

@@ -10,6 +10,12 @@ use tokio::sync::oneshot;
 
 type Answer<V> = Shared<BoxFuture<'static, Option<V>>>;
 
+/// Runs what must not stop half-way to its end, also when the client for whom it was begun leaves. `None` only if it panicked.
+pub async fn to_the_end<T: Send + 'static>(job: impl Future<Output = T> + Send + 'static) -> Option<T> {
+    #[expect(clippy::disallowed_methods, reason = "a change of the store belongs to the server once it has begun")]
+    tokio::spawn(job).await.ok()
+}
+
 /// The questions under way. Each runs on a task of its own, so that no client's leaving ends it.
 pub struct Flights<K, V> {
     under_way: Arc<Mutex<HashMap<K, Answer<V>>>>,

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use moka::sync::Cache;
+use tracing::warn;
 
 use super::Source;
 use super::error::{Error, Wrong};
@@ -17,8 +18,10 @@ use super::freshness::{Decision, TagState, decide};
 use super::memory::{Memory, StoredManifest};
 use super::outcome::Outcome;
 use super::space::{Class, Holding, blocks_for};
+use crate::blobs;
 use crate::metadata::{NewManifest, Provenance, TagRow};
 use crate::oci::{Algorithm, Digest, Manifest, MediaType, Reference, RepositoryName, Tag};
+use crate::report::Chain;
 use crate::upstream::FetchedManifest;
 
 /// "There is no such manifest" answers remembered at most.
@@ -96,7 +99,15 @@ impl Manifests {
         if !state.is_present() {
             return Ok(None);
         }
-        let bytes = self.depot.blobs.read(row.digest, row.size_bytes).await?;
+        let bytes = match self.depot.blobs.read(row.digest, row.size_bytes).await {
+            Ok(Some(bytes)) => Some(bytes),
+            Ok(None) | Err(blobs::Error::Length { .. }) => {
+                warn!(digest = %row.digest, repository = %name, "a manifest's bytes are lost or damaged");
+                self.depot.room.discard(row.digest).await?;
+                None
+            }
+            Err(error) => return Err(error.into()),
+        };
         Ok(bytes.map(|bytes| StoredManifest::new(row.digest, MediaType::new(&row.media_type), bytes)))
     }
 
@@ -159,7 +170,7 @@ impl Manifests {
             Ok(Confirmed::Unchanged) => self.pull_digest(source, &row.digest, Outcome::Revalidated).await,
             Ok(Confirmed::Moved(manifest)) => Ok(PulledManifest { manifest, outcome: Outcome::Miss, stale: None }),
             Err(error) if error.is_not_found() && source.mirror.policy().forget_on_404 => {
-                self.depot.metadata.delete_tag(&source.canonical, tag).await?;
+                self.depot.metadata.delete_cached_tag(&source.canonical, tag).await?;
                 self.memory.forget_tag(&source.canonical, tag);
                 Err(error)
             }
@@ -249,10 +260,11 @@ impl Manifests {
         let parsed = parsed.map_err(|error| wrong(Wrong::Manifest(error)))?;
         let media_type = MediaType::from(parsed.kind);
         match self.store(source, digest, &parsed, &fetched.bytes, tag).await {
-            // A cache without room answers all the same.
-            Ok(()) | Err(Error::NoRoom { .. }) => Ok(StoredManifest::new(digest, media_type, fetched.bytes)),
-            Err(error) => Err(error),
+            // A cache that cannot keep it answers all the same.
+            Ok(()) | Err(Error::NoRoom { .. }) => {}
+            Err(error) => warn!(%digest, error = %Chain(&error), "a fetched manifest could not be kept"),
         }
+        Ok(StoredManifest::new(digest, media_type, fetched.bytes))
     }
 
     async fn store(

@@ -25,7 +25,7 @@ use crate::oci::RepositoryName;
 pub use bypass::Bypass;
 pub use error::{Error, Wrong};
 pub use fills::{Depot, Fill, Fills, Start};
-pub use flights::{Flights, Role};
+pub use flights::{Flights, Role, to_the_end};
 pub use manifests::{HEADERS_WITHIN, Manifests, PulledManifest, Staleness};
 pub use memory::{Memory, StoredManifest};
 pub use mirror::{Mirror, Policy};

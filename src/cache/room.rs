@@ -9,15 +9,17 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::MutexGuard as AsyncGuard;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::Error;
+use super::flights::to_the_end;
 use super::space::{Candidate, Class, Holding, Ledger, Limits, Sums, Verdict};
 use crate::blobs::Blobs;
 use crate::clock::Clock;
 use crate::metadata::{BlobRow, Metadata};
 use crate::metrics::Metrics;
 use crate::oci::Digest;
+use crate::report::Chain;
 
 /// Cached blobs looked at per round of eviction.
 const CANDIDATES_MAX: usize = 256;
@@ -41,7 +43,7 @@ pub struct Room {
 }
 
 impl Room {
-    /// The room of a store that start-up has put in order: no row says `deleting`, partial fills are listed.
+    /// The room of a store: finishes the removals that a crash left, and counts what is there.
     pub async fn open(
         metadata: Metadata,
         blobs: Blobs,
@@ -73,8 +75,13 @@ impl Room {
 
     /// Reserves space, evicting cached content if need be. The space is given back when the reservation is dropped.
     pub async fn reserve(self: &Arc<Self>, class: Class, bytes: u64) -> Result<Reservation, Error> {
-        self.take(class, bytes).await?;
-        Ok(Reservation { room: Arc::clone(self), class, bytes })
+        self.take(class, bytes).await
+    }
+
+    /// Counts space that is taken already, whatever the limits say: what an earlier process left.
+    pub fn adopt(self: &Arc<Self>, class: Class, bytes: u64) -> Reservation {
+        self.ledger().adopt(class, bytes);
+        self.granted(class, bytes)
     }
 
     /// Keeps a blob from being evicted while the pin lives.
@@ -158,44 +165,48 @@ impl Room {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn take(&self, class: Class, bytes: u64) -> Result<(), Error> {
-        let no_room = Error::NoRoom { bytes };
-        loop {
-            match self.verdict(class, bytes)? {
-                Verdict::Granted => return Ok(()),
-                Verdict::NoRoom => return Err(no_room),
-                Verdict::Evict { bytes: excess } => {
-                    let _alone = self.evicting.lock().await;
-                    // Whoever evicted while we waited may have made room for us too.
-                    let excess = match self.verdict(class, bytes)? {
-                        Verdict::Granted => return Ok(()),
-                        Verdict::NoRoom => return Err(no_room),
-                        Verdict::Evict { bytes } => bytes.min(excess),
-                    };
-                    if self.evict(excess).await? == 0 {
-                        return Err(no_room);
-                    }
-                }
+    async fn take(self: &Arc<Self>, class: Class, bytes: u64) -> Result<Reservation, Error> {
+        match self.verdict(class, bytes)? {
+            Verdict::Granted => Ok(self.granted(class, bytes)),
+            Verdict::NoRoom => Err(Error::NoRoom { bytes }),
+            Verdict::Evict { .. } => {
+                let room = Arc::clone(self);
+                // If the client leaves meanwhile, the reservation is dropped with the answer nobody waits for.
+                to_the_end(async move { room.evict_and_take(class, bytes).await }).await.unwrap_or(Err(Error::Stopped))
             }
         }
     }
 
+    async fn evict_and_take(self: &Arc<Self>, class: Class, bytes: u64) -> Result<Reservation, Error> {
+        loop {
+            let _alone = self.evicting.lock().await;
+            // Whoever evicted while we waited may have made room for us too.
+            match self.verdict(class, bytes)? {
+                Verdict::Granted => return Ok(self.granted(class, bytes)),
+                Verdict::Evict { bytes: excess } if self.evict(excess).await? > 0 => {}
+                _ => return Err(Error::NoRoom { bytes }),
+            }
+        }
+    }
+
+    fn granted(self: &Arc<Self>, class: Class, bytes: u64) -> Reservation {
+        Reservation { room: Arc::clone(self), class, bytes }
+    }
+
     /// The ledger's verdict, and the file system's: `min_free` bytes of it stay free for others.
     fn verdict(&self, class: Class, bytes: u64) -> Result<Verdict, Error> {
-        let verdict = self.ledger().reserve(class, bytes);
-        if verdict != Verdict::Granted || self.min_free_bytes == 0 || bytes == 0 {
-            return Ok(verdict);
-        }
-        let free_bytes = self.blobs.store().file_system().map_err(crate::blobs::Error::Storage)?.free_bytes;
-        let short_bytes = bytes.saturating_add(self.min_free_bytes).saturating_sub(free_bytes);
-        if short_bytes == 0 {
-            return Ok(Verdict::Granted);
-        }
+        let short_bytes = if self.min_free_bytes == 0 || bytes == 0 {
+            0
+        } else {
+            let free_bytes = self.blobs.store().file_system().map_err(crate::blobs::Error::Storage)?.free_bytes;
+            bytes.saturating_add(self.min_free_bytes).saturating_sub(free_bytes)
+        };
         let mut ledger = self.ledger();
-        ledger.release(class, bytes);
+        if short_bytes == 0 {
+            return Ok(ledger.reserve(class, bytes));
+        }
         let sums = ledger.sums();
-        let evictable_bytes = sums.cached + sums.partial;
-        Ok(if evictable_bytes == 0 { Verdict::NoRoom } else { Verdict::Evict { bytes: short_bytes } })
+        Ok(if sums.cached + sums.partial == 0 { Verdict::NoRoom } else { Verdict::Evict { bytes: short_bytes } })
     }
 
     /// Frees at least `bytes` if it can; returns how many it freed.
@@ -215,13 +226,14 @@ impl Room {
     async fn evict_partial(&self, bytes: u64) -> Result<u64, Error> {
         let mut freed_bytes = 0;
         while freed_bytes < bytes {
-            let taken = {
-                let mut ledger = self.ledger();
-                ledger.any_partial().map(|digest| (digest, ledger.take_partial(&digest)))
-            };
-            let Some((digest, stored_bytes)) = taken else { break };
+            let Some(digest) = self.ledger().any_partial() else { break };
+            let _named = self.naming(&digest).await;
+            // A fill may have adopted it while we waited for its name.
+            if !self.ledger().has_partial(&digest) {
+                continue;
+            }
             self.blobs.remove_fill(digest).await?;
-            freed_bytes += stored_bytes;
+            freed_bytes += self.ledger().take_partial(&digest);
         }
         Ok(freed_bytes)
     }
@@ -246,7 +258,11 @@ impl Room {
         let marked = self.metadata.mark_deleting(&victims).await?;
         let mut freed_bytes = 0;
         for row in marked {
-            freed_bytes += self.remove(&row).await?;
+            match self.remove(&row).await {
+                Ok(freed) => freed_bytes += freed,
+                // Its row says `deleting` and its bytes still count; the next start tries again.
+                Err(error) => warn!(digest = %row.digest, error = %Chain(&error), "removing an evicted blob failed"),
+            }
         }
         Ok(freed_bytes)
     }
@@ -273,15 +289,28 @@ impl Room {
         Ok(row.stored_bytes)
     }
 
-    /// A cached blob whose bytes are lost or damaged: it becomes absent, and is fetched again when asked for.
-    pub async fn discard(&self, row: &BlobRow) -> Result<(), Error> {
-        let _named = self.naming(&row.digest).await;
-        if self.metadata.mark_lost(&row.digest).await? {
-            self.ledger().begin_delete(row.stored_bytes);
-            self.blobs.remove(row.digest).await?;
-            self.ledger().finish_delete(row.stored_bytes);
-        }
-        Ok(())
+    /// A cached blob whose bytes were found lost or damaged becomes absent, and is fetched again when asked for. What was
+    /// found may have been mended meanwhile, by a fill or by a push, so it is looked at again under the blob's name.
+    pub async fn discard(self: &Arc<Self>, digest: Digest) -> Result<(), Error> {
+        let room = Arc::clone(self);
+        to_the_end(async move {
+            let _named = room.naming(&digest).await;
+            let Some(row) = room.metadata.find_blob(&digest).await?.filter(|row| row.is_present() && !row.pushed)
+            else {
+                return Ok(());
+            };
+            if matches!(room.blobs.open(digest, row.size_bytes).await, Ok(Some(_))) {
+                return Ok(());
+            }
+            if room.metadata.mark_lost(&digest).await? {
+                room.ledger().begin_delete(row.stored_bytes);
+                room.blobs.remove(digest).await?;
+                room.ledger().finish_delete(row.stored_bytes);
+            }
+            Ok(())
+        })
+        .await
+        .unwrap_or(Err(Error::Stopped))
     }
 
     /// What a crash left between the steps of a removal.
@@ -323,8 +352,8 @@ impl Reservation {
 
     /// Promises more.
     pub async fn grow(&mut self, bytes: u64) -> Result<(), Error> {
-        self.room.take(self.class, bytes).await?;
-        self.bytes += bytes;
+        let more = self.room.take(self.class, bytes).await?;
+        self.absorb(more);
         Ok(())
     }
 

@@ -1,8 +1,8 @@
 //! The ledger of the disk: who has how many bytes, who may have more, and who has to go. No IO, no clock, no async.
 //!
 //! It counts allocated blocks. `cached + partial + filling + deleting ≤ cache_max` and the sum of everything ≤ `store_max`
-//! hold after every call: bytes are promised here before the first of them is written, and given back only when the
-//! file system has them again.
+//! hold after every reservation: bytes are promised here before the first of them is written, and given back only when the
+//! file system has them again. What a store already holds when its limits are lowered counts, and keeps others out.
 
 use std::collections::HashMap;
 
@@ -148,6 +148,11 @@ impl Ledger {
         }
     }
 
+    /// Counts space as reserved that is taken already, whatever the limits say.
+    pub fn adopt(&mut self, class: Class, bytes: u64) {
+        *self.reserved(class) += bytes;
+    }
+
     /// Gives reserved space back.
     pub fn release(&mut self, class: Class, bytes: u64) {
         take(self.reserved(class), bytes);
@@ -198,6 +203,11 @@ impl Ledger {
         let stored_bytes = self.take_partial(digest);
         self.sums.filling += stored_bytes;
         stored_bytes
+    }
+
+    /// Is there a partial fill of this blob?
+    pub fn has_partial(&self, digest: &Digest) -> bool {
+        self.partial.contains_key(digest)
     }
 
     /// Any partial fill that nobody continues: the first to go when room is needed.

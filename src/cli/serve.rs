@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use globset::{GlobSet, GlobSetBuilder};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
@@ -40,6 +41,7 @@ pub fn run(loaded: &LoadedConfig) -> anyhow::Result<()> {
     };
     let _log = telemetry::start(format, &config.log.level);
     loaded.warnings.iter().for_each(|warning| warn!("{warning}"));
+    raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS_MAX)
@@ -55,6 +57,14 @@ pub fn run(loaded: &LoadedConfig) -> anyhow::Result<()> {
     // What still runs is server-owned and continues from its staging file after the next start.
     runtime.shutdown_background();
     served
+}
+
+/// Every connection and every open blob is a file; the usual soft limit of 1024 is for programs that use `select`.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    if setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).is_err() {
+        warn!(files = limit.current, "the limit of open files could not be raised");
+    }
 }
 
 /// Serves on a listener until `shutdown`: what `run` does once it has a runtime.
@@ -79,9 +89,12 @@ pub async fn serve_opened(
     let Opened { registry, metrics, metadata } = opened;
     say_ready(config, address);
     let jobs = crate::tasks::run(Arc::clone(&registry), config.push.sessions_expire_after, shutdown.clone());
-    let state = AppState::new(registry, metrics, config.http.cors_origins.clone());
+    let state =
+        AppState::new(Arc::clone(&registry), metrics, config.http.cors_origins.clone(), config.http.read_timeout);
     let serving = serve(listener, router(state), server_options(config), shutdown);
     let (served, ()) = tokio::join!(serving, jobs);
+    // Nothing may want the index any more when it is closed.
+    registry.fills().stop().await;
     info!(connections_cut = served.connections_cut, "stopped serving");
     metadata.close().await;
     Ok(())
@@ -126,6 +139,7 @@ pub async fn open(config: &Config, clock: Clock) -> anyhow::Result<Opened> {
         metrics: metrics.clone(),
         fills: Semaphore::new(config.cache.fills_max),
         fill_timeout: config.cache.fill_timeout,
+        stopping: CancellationToken::new(),
     });
     let memory = Arc::new(Memory::new(config.cache.manifests_in_memory_bytes));
     let mirrors = config.upstreams.iter().map(|upstream| mirror(upstream, config, &clock, &metrics));

@@ -19,11 +19,12 @@ pub(super) const HOST: &str = "HOST";
 use Shape::{List, Map, Scalar};
 
 /// Every key by its path, in the order of `config.yaml`.
-pub(super) const KEYS: [(&[&str], Shape); 41] = [
+pub(super) const KEYS: [(&[&str], Shape); 42] = [
     (&["http", "listen"], Scalar),
     (&["http", "shutdown_grace"], Scalar),
     (&["http", "connections_max"], Scalar),
     (&["http", "header_timeout"], Scalar),
+    (&["http", "read_timeout"], Scalar),
     (&["http", "write_timeout"], Scalar),
     (&["http", "cors_origins"], List),
     (&["storage", "path"], Scalar),

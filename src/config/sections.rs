@@ -25,6 +25,9 @@ pub struct Http {
     /// How long a client may take to send the headers of a request. Default `10s`.
     #[serde(with = "units::duration")]
     pub header_timeout: Duration,
+    /// A client that sends no byte of an upload for so long is dropped; its session stays. Default `1m`.
+    #[serde(with = "units::duration")]
+    pub read_timeout: Duration,
     /// A client that accepts no byte of an answer for so long is dropped. Default `5m`.
     #[serde(with = "units::duration")]
     pub write_timeout: Duration,
@@ -39,6 +42,7 @@ impl Default for Http {
             shutdown_grace: Duration::from_secs(30),
             connections_max: 10_000,
             header_timeout: Duration::from_secs(10),
+            read_timeout: Duration::from_mins(1),
             write_timeout: Duration::from_mins(5),
             cors_origins: Vec::new(),
         }

@@ -66,6 +66,7 @@ impl<'a> Check<'a> {
         for (keys, is_zero) in [
             (["http", "connections_max"], http.connections_max == 0),
             (["http", "header_timeout"], http.header_timeout.is_zero()),
+            (["http", "read_timeout"], http.read_timeout.is_zero()),
             (["http", "write_timeout"], http.write_timeout.is_zero()),
             (["storage", "max_size"], storage.max_size == Limit::Bytes(0)),
             (["cache", "max_size"], cache.max_size == Limit::Bytes(0)),

@@ -1,5 +1,7 @@
 //! Blobs over HTTP.
 
+use std::sync::Arc;
+
 use axum::body::Body as AnyBody;
 use axum::response::{IntoResponse as _, Response};
 use http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG};
@@ -15,7 +17,7 @@ use crate::registry::{self, Content, PulledBlob, Registry};
 
 /// HEAD: costs an upstream a HEAD at most.
 pub async fn head(
-    registry: &Registry,
+    registry: &Arc<Registry>,
     asked: &Asked,
     name: &RepositoryName,
     digest: &Digest,
@@ -30,7 +32,7 @@ pub async fn head(
 
 /// GET.
 pub async fn pull(
-    registry: &Registry,
+    registry: &Arc<Registry>,
     asked: &Asked,
     name: &RepositoryName,
     digest: &Digest,
@@ -62,7 +64,7 @@ pub async fn pull(
 
 /// DELETE.
 pub async fn delete(
-    registry: &Registry,
+    registry: &Arc<Registry>,
     asked: &Asked,
     name: &RepositoryName,
     digest: &Digest,

@@ -86,11 +86,8 @@ impl ApiError {
                 let answer = Self::new(StatusCode::INSUFFICIENT_STORAGE, ErrorCode::StorageFull, message);
                 return answer.retry_after(None);
             }
-            E::Stopping { retry_after } => {
-                let answer = Self::new(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable, message);
-                return answer.retry_after(Some(retry_after));
-            }
             E::Cache { source, .. } => return Self::of_cache(&source, action, request_id),
+            E::TooSlow { .. } => (StatusCode::GATEWAY_TIMEOUT, ErrorCode::Unavailable),
             E::Damaged { .. } => (StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Internal),
             E::Blobs(source) => return Self::internal(&source, request_id),
             E::Metadata(source) => return Self::internal(&source, request_id),

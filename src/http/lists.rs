@@ -1,5 +1,7 @@
 //! Lists over HTTP: repositories, tags, referrers; and the probe every client begins with.
 
+use std::sync::Arc;
+
 use std::collections::BTreeMap;
 
 use axum::response::{IntoResponse as _, Response};
@@ -55,7 +57,7 @@ pub fn probe() -> Response {
 
 /// `/v2/_catalog`.
 pub async fn repositories(
-    registry: &Registry,
+    registry: &Arc<Registry>,
     asked: &Asked,
     failed: impl Fn(registry::Error) -> ApiError,
 ) -> Result<Response, ApiError> {
@@ -69,7 +71,7 @@ pub async fn repositories(
 
 /// `/v2/NAME/tags/list`.
 pub async fn tags(
-    registry: &Registry,
+    registry: &Arc<Registry>,
     asked: &Asked,
     name: &RepositoryName,
     failed: impl Fn(registry::Error) -> ApiError,
@@ -88,7 +90,7 @@ pub async fn tags(
 
 /// `/v2/NAME/referrers/DIGEST`.
 pub async fn referrers(
-    registry: &Registry,
+    registry: &Arc<Registry>,
     asked: &Asked,
     name: &RepositoryName,
     subject: &Digest,

@@ -1,5 +1,7 @@
 //! Manifests over HTTP.
 
+use std::sync::Arc;
+
 use axum::body::Body as RequestBody;
 use axum::response::{IntoResponse as _, Response};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, LOCATION, WARNING};
@@ -23,7 +25,7 @@ const TAGS_MAX: usize = 100;
 
 /// GET and HEAD. The client's `Accept` chooses nothing: a digest names one representation, and a tag names one digest.
 pub async fn pull(
-    registry: &Registry,
+    registry: &Arc<Registry>,
     asked: &Asked,
     name: &RepositoryName,
     reference: &Reference,
@@ -57,7 +59,7 @@ pub async fn pull(
 
 /// PUT.
 pub async fn push(
-    registry: &Registry,
+    registry: &Arc<Registry>,
     asked: &Asked,
     name: &RepositoryName,
     reference: &Reference,
@@ -95,7 +97,7 @@ pub async fn push(
 
 /// DELETE.
 pub async fn delete(
-    registry: &Registry,
+    registry: &Arc<Registry>,
     asked: &Asked,
     name: &RepositoryName,
     reference: &Reference,

@@ -9,6 +9,7 @@ mod health;
 mod lists;
 mod manifests;
 mod opening;
+mod patience;
 /// For the fuzz targets, which read what a stranger may ask.
 #[doc(hidden)]
 pub mod query;
@@ -23,6 +24,7 @@ mod v2;
 mod sample;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::routing::{any, get};
@@ -45,14 +47,16 @@ pub struct App {
     pub metrics: Metrics,
     /// Web pages that may call the API; `*` for all.
     pub cors_origins: Vec<String>,
+    /// How long a client may send no byte of a body.
+    pub read_timeout: Duration,
     /// Counts requests, so that a failure can be found in the log.
     request_ids: request::RequestIds,
 }
 
 impl AppState {
     /// The state of one server.
-    pub fn new(registry: Arc<Registry>, metrics: Metrics, cors_origins: Vec<String>) -> Self {
-        Self(Arc::new(App { registry, metrics, cors_origins, request_ids: request::RequestIds::new() }))
+    pub fn new(registry: Arc<Registry>, metrics: Metrics, cors_origins: Vec<String>, read_timeout: Duration) -> Self {
+        Self(Arc::new(App { registry, metrics, cors_origins, read_timeout, request_ids: request::RequestIds::new() }))
     }
 }
 

@@ -55,6 +55,8 @@ pub struct Asked {
     pub headers: HeaderMap,
     /// What stands behind the question mark.
     pub query: Query,
+    /// The host in the request's own line: HTTP/2 has it there, and it wins over a Host header (RFC 9112, 3.2.2).
+    pub authority: Option<String>,
     /// How a file gets to this client.
     pub transport: Transport,
 }
@@ -65,7 +67,8 @@ impl Asked {
         let (parts, body) = request.into_parts();
         let transport = Transport::of(parts.version, &parts.extensions);
         let query = Query::parse(parts.uri.query().unwrap_or_default());
-        (Self { method: parts.method, headers: parts.headers, query, transport }, body)
+        let authority = parts.uri.authority().map(ToString::to_string);
+        (Self { method: parts.method, headers: parts.headers, query, authority, transport }, body)
     }
 
     /// Is only the head of the answer wanted?
@@ -75,7 +78,7 @@ impl Asked {
 
     /// The repository that the request means, all its spellings considered.
     pub fn target(&self, name: &RepositoryName) -> Target {
-        let host = self.text(&HOST).map(|host| match host.rsplit_once(':') {
+        let host = self.authority.as_deref().or(self.text(&HOST)).map(|host| match host.rsplit_once(':') {
             Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name.to_ascii_lowercase(),
             _ => host.to_ascii_lowercase(),
         });

@@ -1,5 +1,7 @@
 //! Upload sessions over HTTP.
 
+use std::sync::Arc;
+
 use axum::body::Body as RequestBody;
 use axum::response::{IntoResponse as _, Response};
 use http::header::{CONTENT_LENGTH, LOCATION, RANGE};
@@ -16,7 +18,7 @@ static UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 
 /// POST: opens a session, or mounts a blob, or takes a whole blob at once.
 pub async fn start(
-    registry: &Registry,
+    registry: &Arc<Registry>,
     asked: &Asked,
     name: &RepositoryName,
     body: RequestBody,
@@ -39,12 +41,17 @@ pub async fn start(
     let algorithm = algorithm.or(digest.map(|digest| digest.algorithm()));
     let (_, id) = registry.start_upload(&target, algorithm).await.map_err(&failed)?;
     let Some(digest) = digest else { return Ok(session(StatusCode::ACCEPTED, asked, name, &id, 0)) };
-    finish_with(registry, asked, name, &target, &id, &digest, body).await.map_err(failed)
+    let finished = finish_with(registry, asked, name, &target, &id, &digest, body).await;
+    if finished.is_err() {
+        // The client never learned the session's name. That it has ended by itself is fine.
+        let _ = registry.cancel_upload(&target, &id).await;
+    }
+    finished.map_err(failed)
 }
 
 /// GET: how far the session has come.
 pub async fn find(
-    registry: &Registry,
+    registry: &Arc<Registry>,
     asked: &Asked,
     name: &RepositoryName,
     id: &UploadId,
@@ -56,7 +63,7 @@ pub async fn find(
 
 /// PATCH.
 pub async fn append(
-    registry: &Registry,
+    registry: &Arc<Registry>,
     asked: &Asked,
     name: &RepositoryName,
     id: &UploadId,
@@ -72,7 +79,7 @@ pub async fn append(
 
 /// PUT.
 pub async fn finish(
-    registry: &Registry,
+    registry: &Arc<Registry>,
     asked: &Asked,
     name: &RepositoryName,
     id: &UploadId,
@@ -90,7 +97,7 @@ pub async fn finish(
 
 /// DELETE.
 pub async fn cancel(
-    registry: &Registry,
+    registry: &Arc<Registry>,
     asked: &Asked,
     name: &RepositoryName,
     id: &UploadId,
@@ -101,7 +108,7 @@ pub async fn cancel(
 }
 
 async fn finish_with(
-    registry: &Registry,
+    registry: &Arc<Registry>,
     asked: &Asked,
     name: &RepositoryName,
     target: &Target,

@@ -7,13 +7,14 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
 use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ORIGIN, VARY};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http_body::Body as _;
 
 use super::access_log::{Line, Logged};
 use super::body::Body;
 use super::error::ApiError;
 use super::request::{Asked, RequestId};
 use super::route::{self, Action};
-use super::{AppState, blobs, lists, manifests, uploads};
+use super::{AppState, blobs, lists, manifests, patience, uploads};
 use crate::oci::ErrorCode;
 use crate::registry::Outcome;
 
@@ -71,6 +72,7 @@ fn short(path: &str) -> String {
 
 async fn dispatch(app: &AppState, action: &Action, request: Request, id: RequestId) -> Result<Response, ApiError> {
     let (asked, body) = Asked::new(request);
+    let body = if body.is_end_stream() { body } else { patience::patient(body, app.read_timeout) };
     let registry = &app.registry;
     let failed = |error| ApiError::of(error, action, &id.to_string());
     let mut response = match action {

@@ -90,6 +90,26 @@ impl Metadata {
         .await
     }
 
+    /// Forgets a tag that came from an upstream. One that was pushed meanwhile stays, and the answer is false.
+    pub async fn delete_cached_tag(&self, repo: &RepositoryName, tag: &Tag) -> Result<bool, Error> {
+        let (repo, name) = (repo.clone(), tag.clone());
+        self.write("forget tag", tag, move |connection| {
+            async move {
+                let done = sqlx::query(
+                    "DELETE FROM tag WHERE repository_id = (SELECT id FROM repository WHERE name = $1) AND name = $2
+                     AND NOT pushed",
+                )
+                .bind(repo)
+                .bind(name)
+                .execute(connection)
+                .await?;
+                Ok(done.rows_affected() > 0)
+            }
+            .boxed()
+        })
+        .await
+    }
+
     /// Deletes the tag, not its manifest. False if there was none.
     pub async fn delete_tag(&self, repo: &RepositoryName, tag: &Tag) -> Result<bool, Error> {
         let (repo, name) = (repo.clone(), tag.clone());

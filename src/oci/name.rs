@@ -56,10 +56,9 @@ impl RepositoryName {
         self.split_first().is_some_and(|(first, _)| first.contains(['.', ':']) || first == "localhost")
     }
 
-    /// The canonical name of an upstream's repository, `HOST/NAME`.
-    #[must_use]
-    pub fn under(&self, host: &Host) -> Self {
-        Self(format!("{host}/{self}").into())
+    /// The canonical name of an upstream's repository, `HOST/NAME`; it has to fit the same limit.
+    pub fn under(&self, host: &Host) -> Result<Self, NameInvalid> {
+        format!("{host}/{self}").parse()
     }
 }
 

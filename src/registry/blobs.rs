@@ -6,7 +6,7 @@ use tracing::{error, warn};
 
 use super::error::Error;
 use super::routing::Target;
-use super::{Place, Registry};
+use super::{Place, Registry, within_patience};
 use crate::blobs::{self, BlobReader};
 use crate::cache::{self, Bypass, Fill, Outcome, Role, Source, Start};
 use crate::metadata::{BlobRow, Link, Provenance};
@@ -55,6 +55,15 @@ impl Registry {
         digest: &Digest,
         range: Option<RangeRequest>,
     ) -> Result<PulledBlob, Error> {
+        within_patience(target, self.find_blob(target, digest, range)).await
+    }
+
+    async fn find_blob(
+        &self,
+        target: &Target,
+        digest: &Digest,
+        range: Option<RangeRequest>,
+    ) -> Result<PulledBlob, Error> {
         match self.place(target).await? {
             Place::Local(name) => self.local_blob(&name, digest, range).await,
             Place::Mirror(source) => self.mirrored_blob(&source, digest, range).await,
@@ -67,14 +76,25 @@ impl Registry {
 
     /// What a pull would give, without starting one: a HEAD never costs a transfer.
     pub async fn head_blob(&self, target: &Target, digest: &Digest) -> Result<BlobHead, Error> {
+        within_patience(target, self.find_head(target, digest)).await
+    }
+
+    async fn find_head(&self, target: &Target, digest: &Digest) -> Result<BlobHead, Error> {
         match self.place(target).await? {
             Place::Local(name) => self.local_head(&name, digest).await,
-            Place::Mirror(source) => self.mirrored_head(&source, digest).await,
+            Place::Mirror(source) => self.vouch(target, &source, digest).await,
             Place::Overlay(name, source) => match self.local_head(&name, digest).await {
-                Err(Error::BlobUnknown { .. }) => self.mirrored_head(&source, digest).await,
+                Err(Error::BlobUnknown { .. }) => self.vouch(target, &source, digest).await,
                 answer => answer,
             },
         }
+    }
+
+    /// An upstream's word on a blob. Whoever asks may be about to push a manifest that relies on it.
+    async fn vouch(&self, target: &Target, source: &Source, digest: &Digest) -> Result<BlobHead, Error> {
+        let head = self.mirrored_head(source, digest).await?;
+        self.vouched.insert((self.home(target)?, *digest), source.clone());
+        Ok(head)
     }
 
     /// Takes a blob out of a repository at once, even if a manifest there names it. Its bytes go when nobody needs them.
@@ -129,8 +149,7 @@ impl Registry {
             }
             Err(error) => return Err(Error::cache(&source.canonical)(error)),
         };
-        let known = self.depot().metadata.descriptor_size(digest).await?;
-        Ok(BlobHead { size_bytes: stated.or(known), outcome: Outcome::Miss })
+        Ok(BlobHead { size_bytes: stated, outcome: Outcome::Miss })
     }
 
     async fn is_unknown(&self, name: &RepositoryName) -> Result<bool, Error> {
@@ -156,8 +175,9 @@ impl Registry {
             depot.room.touch(*digest);
             return sized(reader.pinned(Arc::new(pin)), range, Outcome::Hit);
         }
-        let (fill, role) = self.join_fill(source, digest).await?;
-        match self.begun(source, &fill).await? {
+        let is_linked = matches!(link, Link::Linked(_));
+        let (fill, role, start) = self.join_fill(source, digest, is_linked).await?;
+        match start {
             Start::Ready { file, size_bytes } => {
                 let outcome = if role == Role::Led { Outcome::Miss } else { Outcome::Coalesced };
                 let range = range.zip(size_bytes).map(|(range, size)| select(range, size)).transpose()?;
@@ -176,34 +196,35 @@ impl Registry {
         }
     }
 
-    /// Joins the blob's fill. One that another repository's upstream feeds may be joined only by who may read it here too.
-    async fn join_fill(&self, source: &Source, digest: &Digest) -> Result<(Arc<Fill>, Role), Error> {
-        if let Some(fill) = self.fills.find(digest)
-            && fill.repository != source.canonical
-        {
-            self.proofs.head(source, digest).await.map_err(Error::cache(&source.canonical))?;
-        }
+    /// Joins the blob's fill and waits until it has begun. One that another repository's upstream feeds may be joined only
+    /// by who may read the blob here too, and its failure is not ours: then our own upstream is asked.
+    async fn join_fill(
+        &self,
+        source: &Source,
+        digest: &Digest,
+        is_linked: bool,
+    ) -> Result<(Arc<Fill>, Role, Start), Error> {
         let stated_bytes = self.depot().metadata.descriptor_size(digest).await?;
-        Ok(self.fills.join(source, *digest, stated_bytes))
-    }
-
-    async fn begun(&self, source: &Source, fill: &Fill) -> Result<Start, Error> {
-        let waited = cache::HEADERS_WITHIN;
-        tokio::time::timeout(waited, fill.started()).await.map_err(|_| {
-            let host = source.mirror.host().clone();
-            Error::cache(&source.canonical)(cache::Error::Slow { host, waited })
-        })
+        loop {
+            let (fill, role) = self.fills.join(source, *digest, stated_bytes);
+            let is_foreign = fill.repository != source.canonical;
+            if is_foreign && !is_linked {
+                self.proofs.head(source, digest).await.map_err(Error::cache(&source.canonical))?;
+            }
+            match fill.started().await {
+                Start::Failed(_) if is_foreign => fill.ended().await,
+                start => return Ok((fill, role, start)),
+            }
+        }
     }
 
     async fn bypass(&self, source: &Source, digest: &Digest, range: Option<RangeRequest>) -> Result<PulledBlob, Error> {
         let failed = |error| Error::cache(&source.canonical)(error);
-        let size_bytes = match (range, self.depot().metadata.descriptor_size(digest).await?) {
-            (Some(_), None) => self.proofs.head(source, digest).await.map_err(failed)?,
-            (_, known) => known,
-        };
-        let range = range.zip(size_bytes).map(|(range, size)| select(range, size)).transpose()?;
+        // Only the upstream's own word is good for a length that a client is promised.
+        let known = if range.is_some() { self.proofs.head(source, digest).await.map_err(failed)? } else { None };
+        let range = range.zip(known).map(|(range, size)| select(range, size)).transpose()?;
         let bypass = Bypass::open(source, *digest, range).await.map_err(failed)?;
-        let size_bytes = size_bytes.or(bypass.length_bytes());
+        let size_bytes = if range.is_some() { known } else { bypass.length_bytes() };
         Ok(PulledBlob { content: Content::Bypass(Box::new(bypass)), size_bytes, range, outcome: Outcome::Bypass })
     }
 
@@ -228,10 +249,7 @@ impl Registry {
             return Err(Error::Damaged { digest: row.digest });
         }
         warn!(digest = %row.digest, found, "a cached blob is damaged and will be fetched again");
-        depot.room.discard(row).await.map_err(|error| match error {
-            cache::Error::NoRoom { bytes } => Error::NoRoom { bytes },
-            _ => Error::Damaged { digest: row.digest },
-        })?;
+        depot.room.discard(row.digest).await.map_err(|_| Error::Damaged { digest: row.digest })?;
         Ok(None)
     }
 }

@@ -117,6 +117,14 @@ pub enum Error {
         /// How many were wanted.
         bytes: u64,
     },
+    /// The answer took longer than a client waits for it.
+    #[error("repository {name} did not answer within {} s: an upstream is slow, try again later", waited.as_secs())]
+    TooSlow {
+        /// The name as asked.
+        name: RepositoryName,
+        /// For how long.
+        waited: Duration,
+    },
     /// The cache could not answer.
     #[error("repository {name}")]
     Cache {
@@ -137,12 +145,6 @@ pub enum Error {
     /// The index could not be read or written.
     #[error("using the index")]
     Metadata(#[source] metadata::Error),
-    /// The server is going down.
-    #[error("the server is stopping")]
-    Stopping {
-        /// When to try again.
-        retry_after: Duration,
-    },
 }
 
 fn count(n: usize) -> String {

@@ -1,12 +1,14 @@
 //! Manifests: pulling, pushing, deleting (distribution-spec, "Pulling manifests", "Pushing Manifests", "Deleting manifests").
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::error::Error;
 use super::routing::Target;
-use super::{Place, Registry, Sparse};
+use super::{Place, Registry, Sparse, within_patience};
 use crate::cache::space::{Class, Holding, blocks_for};
-use crate::cache::{Outcome, PulledManifest, Source};
+use crate::cache::{self, Outcome, PulledManifest, Source, to_the_end};
 use crate::metadata::{NewManifest, Provenance};
 use crate::oci::{Algorithm, Digest, Manifest, Reference, RepositoryName, Tag};
 
@@ -24,10 +26,14 @@ pub struct PushedManifest {
 impl Registry {
     /// The manifest that a tag or a digest names.
     pub async fn pull_manifest(&self, target: &Target, reference: &Reference) -> Result<PulledManifest, Error> {
+        within_patience(target, self.find_manifest(target, reference)).await
+    }
+
+    async fn find_manifest(&self, target: &Target, reference: &Reference) -> Result<PulledManifest, Error> {
         match self.place(target).await? {
             Place::Local(name) => self.local_manifest(&name, reference).await,
             Place::Mirror(source) => self.mirrored_manifest(&source, reference).await,
-            Place::Overlay(name, source) => match self.local_manifest(&name, reference).await {
+            Place::Overlay(name, source) => match self.pushed_manifest(&name, reference).await {
                 Err(Error::ManifestUnknown { .. }) => self.mirrored_manifest(&source, reference).await,
                 answer => answer,
             },
@@ -36,13 +42,14 @@ impl Registry {
 
     /// Stores a manifest, byte for byte, and lets tags name it. Nothing is visible before everything is durable.
     pub async fn push_manifest(
-        &self,
+        self: &Arc<Self>,
         target: &Target,
         reference: &Reference,
         tags: Vec<Tag>,
         content_type: Option<&str>,
         bytes: Bytes,
     ) -> Result<PushedManifest, Error> {
+        let route = self.route(target)?;
         let name = self.home(target)?;
         let (digest, tags) = match reference {
             Reference::Tag(tag) => (Digest::of(Algorithm::Sha256, &bytes), vec![tag.clone()]),
@@ -53,27 +60,53 @@ impl Registry {
             return Err(Error::DigestMismatch { expected: digest, actual });
         }
         let manifest = Manifest::parse(&bytes, content_type).map_err(Error::ManifestInvalid)?;
-        self.check_references(&name, &manifest).await?;
-        self.store_manifest(&name, digest, &manifest, bytes, &tags).await?;
-        Ok(PushedManifest { digest, subject: manifest.subject, tags })
+        let subject = manifest.subject;
+        let (this, set, repository) = (Arc::clone(self), tags.clone(), name.clone());
+        let stored = to_the_end(async move {
+            let missing = this.adopt(&repository, &route.private, &manifest, 0).await?;
+            this.check_missing(&repository, &manifest, missing)?;
+            this.store_manifest(&repository, digest, &manifest, bytes, &set).await
+        });
+        stored.await.unwrap_or(Err(Error::cache(&name)(cache::Error::Stopped)))?;
+        Ok(PushedManifest { digest, subject, tags })
     }
 
     /// Removes a tag, or a manifest with every tag that names it.
-    pub async fn delete_manifest(&self, target: &Target, reference: &Reference) -> Result<(), Error> {
+    pub async fn delete_manifest(self: &Arc<Self>, target: &Target, reference: &Reference) -> Result<(), Error> {
         let name = self.stored_name(target).await?;
-        let deleted = match reference {
+        let (this, repository, wanted) = (Arc::clone(self), name.clone(), reference.clone());
+        let deleted = to_the_end(async move { this.forget_manifest(&repository, &wanted).await });
+        if deleted.await.unwrap_or(Err(Error::cache(&name)(cache::Error::Stopped)))? {
+            Ok(())
+        } else {
+            Err(Error::ManifestUnknown { name, reference: reference.clone() })
+        }
+    }
+
+    async fn forget_manifest(&self, name: &RepositoryName, reference: &Reference) -> Result<bool, Error> {
+        Ok(match reference {
             Reference::Tag(tag) => {
-                let deleted = self.depot().metadata.delete_tag(&name, tag).await?;
-                self.memory.forget_tag(&name, tag);
+                let deleted = self.depot().metadata.delete_tag(name, tag).await?;
+                self.memory.forget_tag(name, tag);
                 deleted
             }
             Reference::Digest(digest) => {
-                let deleted = self.depot().metadata.delete_manifest(&name, digest).await?;
-                self.memory.forget_manifest(&name, digest);
+                let deleted = self.depot().metadata.delete_manifest(name, digest).await?;
+                self.memory.forget_manifest(name, digest);
                 deleted
             }
-        };
-        if deleted { Ok(()) } else { Err(Error::ManifestUnknown { name, reference: reference.clone() }) }
+        })
+    }
+
+    /// Where pushed tags are laid over an upstream's, a tag that came from there is the upstream's to answer for.
+    async fn pushed_manifest(&self, name: &RepositoryName, reference: &Reference) -> Result<PulledManifest, Error> {
+        if let Reference::Tag(tag) = reference {
+            let row = self.manifests.find_tag(name, tag).await.map_err(Error::cache(name))?;
+            if row.is_none_or(|row| !row.provenance.is_pushed()) {
+                return Err(Error::ManifestUnknown { name: name.clone(), reference: reference.clone() });
+            }
+        }
+        self.local_manifest(name, reference).await
     }
 
     async fn local_manifest(&self, name: &RepositoryName, reference: &Reference) -> Result<PulledManifest, Error> {
@@ -93,18 +126,16 @@ impl Registry {
         self.manifests.pull(source, reference).await.map_err(Error::cache(&source.canonical))
     }
 
-    async fn check_references(&self, name: &RepositoryName, manifest: &Manifest) -> Result<(), Error> {
-        let refused = match self.options.sparse {
-            Sparse::Accept => return Ok(()),
-            Sparse::Indexes => !manifest.kind.is_index(),
-            Sparse::Refuse => true,
+    fn check_missing(&self, name: &RepositoryName, manifest: &Manifest, missing: Vec<Digest>) -> Result<(), Error> {
+        let may_lack = match self.options.sparse {
+            Sparse::Accept => true,
+            Sparse::Indexes => manifest.kind.is_index(),
+            Sparse::Refuse => false,
         };
-        if !refused {
+        if may_lack || missing.is_empty() {
             return Ok(());
         }
-        let missing = self.depot().metadata.missing_references(name, manifest).await?;
-        let missing: Vec<Digest> = missing.blobs.into_iter().chain(missing.children).collect();
-        if missing.is_empty() { Ok(()) } else { Err(Error::ManifestBlobUnknown { name: name.clone(), missing }) }
+        Err(Error::ManifestBlobUnknown { name: name.clone(), missing })
     }
 
     async fn store_manifest(

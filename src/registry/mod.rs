@@ -1,5 +1,6 @@
 //! The operations of the distribution specification, in its words and without HTTP.
 
+mod adoption;
 mod blobs;
 mod error;
 mod manifests;
@@ -10,9 +11,12 @@ mod uploads;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::cache::{Depot, Fills, Manifests, Memory, Mirror, Proofs, Source};
-use crate::oci::{Host, RepositoryName};
+use moka::sync::Cache;
+
+use crate::cache::{Depot, Fills, HEADERS_WITHIN, Manifests, Memory, Mirror, Proofs, Source};
+use crate::oci::{Digest, Host, RepositoryName};
 
 pub use blobs::{BlobHead, Content, PulledBlob};
 pub use error::Error;
@@ -25,6 +29,10 @@ pub use crate::blobs::{BlobPin, BlobReader, Growth, Progress};
 pub use crate::cache::{Bypass, Error as CacheError, Outcome, PulledManifest, Staleness, StoredManifest};
 pub use crate::metadata::ManifestRow;
 pub use crate::upstream::Error as UpstreamError;
+
+/// Answers "the upstream has it" that are remembered, and for how long: a push follows within minutes.
+const VOUCHED_MAX: u64 = 10_000;
+const VOUCHED_FOR: Duration = Duration::from_hours(1);
 
 /// Which content a manifest may name that is not here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +66,16 @@ pub struct Registry {
     memory: Arc<Memory>,
     proofs: Proofs,
     uploads: Uploads,
+    /// Blobs a client was told an upstream has, by the repository it may be about to push to.
+    vouched: Cache<(RepositoryName, Digest), Source>,
     options: Options,
+}
+
+/// The head of an answer within 25 s, whatever it takes: containerd gives up on it at 30 s.
+async fn within_patience<T>(target: &Target, answer: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let waited = HEADERS_WITHIN;
+    let too_slow = |_| Error::TooSlow { name: target.name.clone(), waited };
+    tokio::time::timeout(waited, answer).await.map_err(too_slow)?
 }
 
 /// Where the repository of a request is.
@@ -88,6 +105,7 @@ impl Registry {
             memory,
             proofs: Proofs::default(),
             uploads: Uploads::default(),
+            vouched: Cache::builder().max_capacity(VOUCHED_MAX).time_to_live(VOUCHED_FOR).build(),
             options,
         }
     }
@@ -121,9 +139,10 @@ impl Registry {
     }
 
     fn route(&self, target: &Target) -> Result<routing::Route, Error> {
-        self.names
-            .route(target)
-            .map_err(|unroutable| Error::NameUnknown { name: target.name.to_string(), reason: unroutable.to_string() })
+        self.names.route(target).map_err(|unroutable| match unroutable {
+            routing::Unroutable::TooLong { .. } => Error::NameInvalid { reason: unroutable.to_string() },
+            _ => Error::NameUnknown { name: target.name.to_string(), reason: unroutable.to_string() },
+        })
     }
 
     /// Pushed content answers first, and alone: a name somebody pushed to is never asked of an upstream, unless the

@@ -58,6 +58,12 @@ pub enum Unroutable {
         /// What it named.
         ns: String,
     },
+    /// The name is too long once the upstream it belongs to is put before it.
+    #[error("the name is too long together with its upstream {upstream}")]
+    TooLong {
+        /// The upstream.
+        upstream: Host,
+    },
     /// The name with the upstream's part taken off is no name.
     #[error("nothing is left of the name once the upstream {upstream} is taken off")]
     Empty {
@@ -88,22 +94,22 @@ impl Names {
         if let Some(ns) = &target.ns {
             let upstream = ns.parse().ok().filter(|host| self.upstreams.contains(host));
             let upstream = upstream.ok_or_else(|| Unroutable::Namespace { ns: ns.clone() })?;
-            return Ok(self.at_upstream(&upstream, name, &[]));
+            return self.at_upstream(&upstream, name, &[]);
         }
         if let Some(upstream) = target.host.as_ref().and_then(|host| self.hosts.get(host)) {
-            return Ok(self.at_upstream(upstream, name, &[]));
+            return self.at_upstream(upstream, name, &[]);
         }
         if let Some((first, rest)) = name.split_first()
             && let Some(upstream) = self.upstreams.iter().find(|host| host.as_str() == first)
         {
             let rest = rest.parse().map_err(|_| Unroutable::Empty { upstream: upstream.clone() })?;
-            return Ok(self.at_upstream(upstream, &rest, std::slice::from_ref(name)));
+            return self.at_upstream(upstream, &rest, std::slice::from_ref(name));
         }
         match &self.default {
             Some(default) if !name.starts_with_a_host() => {
-                let mut route = self.at_upstream(default, name, &[]);
-                route.home = name.clone();
-                Ok(route)
+                // A name too long for any upstream can still be one of ours.
+                let Ok(route) = self.at_upstream(default, name, &[]) else { return Ok(self.local(name)) };
+                Ok(Route { home: name.clone(), ..route })
             }
             // `registry.corp/app` with no such upstream: the default upstream has no such name, and must not hear of it.
             _ => Ok(self.local(name)),
@@ -116,13 +122,19 @@ impl Names {
     }
 
     /// The repository `name` of an upstream. `spelled` are further names that this client's spelling stands for.
-    fn at_upstream(&self, upstream: &Host, name: &RepositoryName, spelled: &[RepositoryName]) -> Route {
+    fn at_upstream(
+        &self,
+        upstream: &Host,
+        name: &RepositoryName,
+        spelled: &[RepositoryName],
+    ) -> Result<Route, Unroutable> {
+        let too_long = |_| Unroutable::TooLong { upstream: upstream.clone() };
         let remote = if upstream.as_str() == DOCKER_HUB && name.is_single_component() {
-            format!("library/{name}").parse().unwrap_or_else(|_| name.clone())
+            format!("library/{name}").parse().map_err(too_long)?
         } else {
             name.clone()
         };
-        let canonical = remote.under(upstream);
+        let canonical = remote.under(upstream).map_err(too_long)?;
         let is_default = self.default.as_ref() == Some(upstream);
         let mut private = spelled.to_vec();
         private.extend(is_default.then(|| name.clone()));
@@ -132,7 +144,7 @@ impl Names {
         let is_closed = names().any(|name| self.local_only.is_match(name));
         let overlay = names().any(|name| self.overlay.is_match(name));
         let mirrored = Mirrored { upstream: upstream.clone(), canonical: canonical.clone(), remote };
-        Route { home: canonical, private, mirrored: (!is_closed).then_some(mirrored), overlay }
+        Ok(Route { home: canonical, private, mirrored: (!is_closed).then_some(mirrored), overlay })
     }
 }
 

@@ -11,27 +11,33 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _, stream};
-use tracing::info;
+use tracing::{info, warn};
 
 use super::Registry;
 use super::error::Error;
 use super::routing::Target;
 use crate::blobs::{self, BlobWriter, Lease, PourError, Suspended};
 use crate::cache::space::{Class, Holding, blocks_for};
-use crate::cache::{self, Reservation, Room};
-use crate::metadata::{Provenance, UploadRow};
+use crate::cache::{self, Reservation, Room, to_the_end};
+use crate::metadata::{Link, Provenance, UploadRow};
 use crate::oci::{Algorithm, ContentRange, Digest, RepositoryName, UploadId};
+use crate::report::Chain;
 
 /// Space reserved at a time for a body of unknown length.
 const STEP_BYTES: u64 = 8 << 20;
 /// How long a request waits for an earlier one of the same session, whose client may be gone without our knowing yet.
 const BUSY_WAIT: Duration = Duration::from_secs(5);
 
+/// How old the index's idea of a session's last use may become.
+const RECORD_TOUCH_EVERY_MS: i64 = 10 * 60 * 1000;
+
 /// A session as this process holds it.
 #[derive(Debug)]
 struct Session {
     row: UploadRow,
     touched_ms: AtomicI64,
+    /// What the index knows of `touched_ms`.
+    recorded_ms: AtomicI64,
     /// Held while a request writes, and by a write under way whose request was dropped.
     writing: Arc<tokio::sync::Mutex<()>>,
     /// The digest so far; `None` makes the commit compute it from the file.
@@ -102,19 +108,15 @@ impl Uploads {
 }
 
 impl Registry {
-    /// Takes over the sessions that an earlier process left: rows without a file end, files without a row are removed.
+    /// Takes over the sessions that an earlier process left, and removes the files of those that had ended.
     pub async fn restore_uploads(&self) -> Result<(), Error> {
         let depot = self.depot();
         let mut files: HashMap<UploadId, u64> =
             depot.blobs.store().list_upload_files().map_err(blobs::Error::Storage)?.into_iter().collect();
         depot.blobs.store().clear_puts().map_err(blobs::Error::Storage)?;
         for row in depot.metadata.list_uploads_before(i64::MAX).await? {
-            let Some(stored_bytes) = files.remove(&row.id) else {
-                depot.metadata.delete_upload(&row.id).await?;
-                continue;
-            };
-            let reservation = depot.room.reserve(Class::Pushed, stored_bytes).await;
-            let reservation = reservation.map_err(Error::cache(&row.repo))?;
+            // A session that has no bytes yet has no file yet.
+            let reservation = depot.room.adopt(Class::Pushed, files.remove(&row.id).unwrap_or(0));
             self.hold_session(row, reservation, None);
         }
         for id in files.into_keys() {
@@ -158,16 +160,18 @@ impl Registry {
         E: Send,
     {
         let session = self.session(target, id)?;
-        let writer = self.write_chunk(&session, chunk).await?;
+        let lease = self.lease(&session).await?;
+        let writer = self.write_chunk(&session, lease, chunk).await?;
         let offset_bytes = writer.length_bytes();
         session.suspend(writer.suspend().await?);
+        self.record_touch(&session).await?;
         Ok(offset_bytes)
     }
 
     /// Appends the last chunk, if there is one, and makes the session's bytes the blob `digest`. Durable when it returns.
     /// If the digest does not match, the session and its bytes are gone.
     pub async fn finish_upload<S, E>(
-        &self,
+        self: &Arc<Self>,
         target: &Target,
         id: &UploadId,
         digest: &Digest,
@@ -178,12 +182,19 @@ impl Registry {
         E: Send,
     {
         let session = self.session(target, id)?;
-        let writer = self.write_chunk(&session, chunk).await?;
-        let committed = self.commit_upload(&session, writer, digest).await;
-        if matches!(committed, Ok(()) | Err(Error::DigestMismatch { .. })) {
-            self.end_session(&session).await?;
-        }
-        committed.map(|()| session.row.repo.clone())
+        let lease = self.lease(&session).await?;
+        let writer = self.write_chunk(&session, Arc::clone(&lease), chunk).await?;
+        let (this, digest, ending) = (Arc::clone(self), *digest, Arc::clone(&session));
+        let committed = to_the_end(async move {
+            let committed = this.commit_upload(&ending, writer, &digest).await;
+            // Its bytes became a blob, or they are gone: either way there is nothing left to go on with.
+            let ended = this.end_session(&ending).await;
+            drop(lease);
+            committed.and(ended)
+        });
+        let name = session.row.repo.clone();
+        committed.await.unwrap_or(Err(Error::cache(&name)(cache::Error::Stopped)))?;
+        Ok(name)
     }
 
     /// Ends a session and removes its bytes.
@@ -201,8 +212,10 @@ impl Registry {
             let is_idle = session.touched_ms.load(Ordering::Relaxed) < oldest_ms && session.writing.try_lock().is_ok();
             if is_idle {
                 info!(upload = %session.row.id, repository = %session.row.repo, "an upload nobody continued is removed");
-                self.drop_session(&session).await?;
-                expired += 1;
+                match self.drop_session(&session).await {
+                    Ok(()) => expired += 1,
+                    Err(error) => warn!(upload = %session.row.id, error = %Chain(&error), "removing an upload failed"),
+                }
             }
         }
         Ok(expired)
@@ -211,30 +224,34 @@ impl Registry {
     /// Puts a blob that another repository of this registry has into this one, or opens a session to upload it.
     /// Without `from`, any repository will do.
     pub async fn mount_blob(
-        &self,
+        self: &Arc<Self>,
         target: &Target,
         digest: &Digest,
         from: Option<&RepositoryName>,
     ) -> Result<Mounted, Error> {
         let name = self.home(target)?;
         let metadata = &self.depot().metadata;
-        let holders = metadata.find_mountable(digest).await?;
-        let allowed = match from {
-            None => !holders.is_empty(),
+        let is_allowed = match from {
+            None => !metadata.find_mountable(digest).await?.is_empty(),
             Some(from) => {
                 let from = Target { name: from.clone(), ns: None, host: None };
                 let names = self.names.route(&from).map_or_else(|_| Vec::new(), |route| route.private);
-                names.iter().any(|name| holders.contains(name))
+                let mut is_linked = false;
+                for name in &names {
+                    is_linked |=
+                        matches!(metadata.find_link(name, digest).await?, Link::Linked(row) if row.is_present());
+                }
+                is_linked
             }
         };
-        if allowed {
-            let _named = self.depot().room.naming(digest).await;
-            let now_ms = self.depot().clock.now_ms();
-            if let Some(change) = metadata.link_blob(&name, digest, Provenance::Pushed, now_ms).await? {
-                if let Some(after) = Holding::of(&change.after) {
-                    self.depot().room.change(change.before.as_ref().and_then(Holding::of), after);
-                }
-                self.memory.forget_repository(&name);
+        if is_allowed {
+            let (this, home, wanted) = (Arc::clone(self), name.clone(), *digest);
+            let claimed = to_the_end(async move {
+                let claimed = this.claim_readable(&home, &wanted).await?;
+                this.memory.forget_repository(&home);
+                Ok::<_, Error>(claimed)
+            });
+            if claimed.await.unwrap_or(Err(Error::cache(&name)(cache::Error::Stopped)))? {
                 return Ok(Mounted::Yes(name));
             }
         }
@@ -245,6 +262,7 @@ impl Registry {
     fn hold_session(&self, row: UploadRow, reservation: Reservation, suspended: Option<Suspended>) {
         let session = Session {
             touched_ms: AtomicI64::new(row.touched_ms),
+            recorded_ms: AtomicI64::new(row.touched_ms),
             writing: Arc::default(),
             suspended: Mutex::new(suspended),
             reservation: Mutex::new(reservation),
@@ -261,6 +279,17 @@ impl Registry {
         Ok(session)
     }
 
+    /// Now and then the index learns that a session is in use, so that a restart does not take it for idle.
+    async fn record_touch(&self, session: &Session) -> Result<(), Error> {
+        let touched_ms = session.touched_ms.load(Ordering::Relaxed);
+        let recorded_ms = session.recorded_ms.load(Ordering::Relaxed);
+        if touched_ms - recorded_ms >= RECORD_TOUCH_EVERY_MS {
+            session.recorded_ms.store(touched_ms, Ordering::Relaxed);
+            self.depot().metadata.touch_upload(&session.row.id, touched_ms).await?;
+        }
+        Ok(())
+    }
+
     /// The right to write to a session that has not ended while we waited for it.
     async fn lease(&self, session: &Session) -> Result<Lease, Error> {
         let lease = session.lease().await?;
@@ -268,12 +297,11 @@ impl Registry {
         if self.uploads.sessions().contains_key(&id) { Ok(lease) } else { Err(Error::UploadUnknown { id }) }
     }
 
-    async fn write_chunk<S, E>(&self, session: &Session, chunk: Chunk<S>) -> Result<BlobWriter, Error>
+    async fn write_chunk<S, E>(&self, session: &Session, lease: Lease, chunk: Chunk<S>) -> Result<BlobWriter, Error>
     where
         S: Stream<Item = Result<Bytes, E>> + Send,
         E: Send,
     {
-        let lease = self.lease(session).await?;
         let room = &self.depot().room;
         let staging = self.depot().blobs.stage_upload(session.row.id).await?;
         let offset_bytes = staging.length_bytes();
@@ -307,8 +335,9 @@ impl Registry {
     async fn commit_upload(&self, session: &Session, writer: BlobWriter, digest: &Digest) -> Result<(), Error> {
         let depot = self.depot();
         let repository = &session.row.repo;
+        let proven = writer.prove(*digest).await?;
         let _named = depot.room.naming(digest).await;
-        let committed = writer.commit(*digest).await?;
+        let committed = proven.name().await?;
         let (size_bytes, stored_bytes) = (committed.size_bytes, committed.stored_bytes);
         let now_ms = depot.clock.now_ms();
         let change = depot

@@ -159,12 +159,16 @@ impl Store {
         keys::put(&self.root)
     }
 
-    /// Makes staged bytes a blob: fsync, rename, fsync of the folder. Returns the disk space the blob takes, in bytes.
+    /// Makes staged bytes durable, under their staging name.
+    pub fn sync(&self, file: &File, staged: &Path) -> Result<(), Error> {
+        file.sync_all().map_err(Error::io("syncing", staged))
+    }
+
+    /// Makes durable staged bytes a blob: rename, fsync of the folder. Returns the disk space the blob takes, in bytes.
     /// A crash before the rename leaves the staging file; after it, a blob that the index does not name yet, which a
     /// later commit of the same content replaces.
-    pub fn commit(&self, file: &File, staged: &Path, digest: &Digest) -> Result<u64, Error> {
+    pub fn name(&self, file: &File, staged: &Path, digest: &Digest) -> Result<u64, Error> {
         let target = self.blob_path(digest);
-        file.sync_all().map_err(Error::io("syncing", staged))?;
         fs::rename(staged, &target)?;
         fs::sync_folder(target.parent().unwrap_or(&self.root))?;
         allocated_bytes(file, &target)
