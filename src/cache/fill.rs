@@ -47,7 +47,7 @@ pub(super) struct Filler {
     pub depot: Arc<Depot>,
     pub source: Source,
     pub digest: Digest,
-    /// What some manifest says of the size: good for a reservation, not for a promise to a client.
+    /// The size that a manifest of this repository states, for upstreams that do not say.
     pub stated_bytes: Option<u64>,
     pub start: watch::Sender<Start>,
     pub growth: watch::Sender<Growth>,
@@ -134,7 +134,7 @@ impl Filler {
             }
             opened => opened?,
         };
-        held.total_bytes = stream.total_bytes;
+        held.total_bytes = stream.total_bytes.or(self.stated_bytes);
         match self.make_room(held).await {
             Ok(()) => {}
             Err(Error::NoRoom { .. }) => return Ok(self.bypass()),
@@ -198,8 +198,7 @@ impl Filler {
 
     /// Reserves what is still missing and takes the disk blocks.
     async fn make_room(&self, held: &mut Held) -> Result<(), Error> {
-        let unknown_bytes = self.stated_bytes.map_or(UNKNOWN_STEP_BYTES, blocks_for);
-        let wanted_bytes = held.total_bytes.map_or(unknown_bytes, blocks_for);
+        let wanted_bytes = held.total_bytes.map_or(UNKNOWN_STEP_BYTES, blocks_for);
         let missing_bytes = wanted_bytes.saturating_sub(held.reservation.bytes());
         held.reservation.grow(missing_bytes).await?;
         let staging = match held.staging.take() {

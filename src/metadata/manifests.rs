@@ -185,21 +185,17 @@ impl Metadata {
         Ok(missing)
     }
 
-    /// The length that a manifest states for this blob or child: the newest one that names it, in whatever repository. It is a
-    /// claim, good for reserving space, not for believing.
-    pub async fn descriptor_size(&self, digest: &Digest) -> Result<Option<u64>, Error> {
+    /// The length that a manifest of this repository states for a blob: the newest one that names it. A claim of whoever made
+    /// the manifest, so only for content of the same repository, and proven with the digest.
+    pub async fn descriptor_size(&self, repo: &RepositoryName, digest: &Digest) -> Result<Option<u64>, Error> {
         let stated: Option<i64> = sqlx::query_scalar(
-            "SELECT s.size_bytes FROM (
-                 SELECT * FROM (SELECT mb.manifest_id, mb.size_bytes
-                     FROM blob b JOIN manifest_blob mb ON mb.blob_id = b.id
-                     WHERE b.digest = $1 ORDER BY mb.manifest_id DESC LIMIT 1) AS newest_blob
-                 UNION ALL
-                 SELECT * FROM (SELECT mc.manifest_id, mc.size_bytes
-                     FROM manifest_child mc
-                     WHERE mc.digest = $1 ORDER BY mc.manifest_id DESC LIMIT 1) AS newest_child
-             ) AS s ORDER BY s.manifest_id DESC LIMIT 1",
+            "SELECT mb.size_bytes
+             FROM blob b JOIN manifest_blob mb ON mb.blob_id = b.id JOIN manifest m ON m.id = mb.manifest_id
+                 JOIN repository r ON r.id = m.repository_id
+             WHERE b.digest = $1 AND r.name = $2 ORDER BY mb.manifest_id DESC LIMIT 1",
         )
         .bind(digest)
+        .bind(repo)
         .fetch_optional(self.readers())
         .await
         .map_err(cannot("look up the stated length of", digest))?;

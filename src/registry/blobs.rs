@@ -204,7 +204,7 @@ impl Registry {
         digest: &Digest,
         is_linked: bool,
     ) -> Result<(Arc<Fill>, Role, Start), Error> {
-        let stated_bytes = self.depot().metadata.descriptor_size(digest).await?;
+        let stated_bytes = self.depot().metadata.descriptor_size(&source.canonical, digest).await?;
         loop {
             let (fill, role) = self.fills.join(source, *digest, stated_bytes);
             let is_foreign = fill.repository != source.canonical;

@@ -141,7 +141,7 @@ async fn a_change_whose_caller_went_away_still_happens_whole() {
     let index = index.reopen().await;
     assert!(index.find_manifest(&name, &digest("m")).await.unwrap().is_some());
     assert_eq!(index.find_tag(&name, &tag("v1")).await.unwrap().unwrap().digest, digest("m"));
-    assert_eq!(index.descriptor_size(&digest("layer")).await.unwrap(), Some(10));
+    assert_eq!(index.descriptor_size(&repo("r"), &digest("layer")).await.unwrap(), Some(10));
     assert!(!index.recount().await.unwrap());
 }
 
