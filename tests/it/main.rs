@@ -1,7 +1,9 @@
 //! One binary for all tests of behaviour: a module for each, and what they share in `support`.
 
+mod manifests; // of upstreams, as clients ask for them
 mod pull_cold; // the transfer that belongs to the server
 mod pull_concurrent; // many clients at once
+mod pull_faults; // what upstreams do wrong
 mod pull_range; // parts of blobs, and HEAD
 mod pull_warm; // what is here already
 mod support;
