@@ -175,6 +175,9 @@ impl Filler {
     async fn take_in(&self, intake: &mut Intake) -> Result<BlobWriter, Error> {
         let stream = self.open_for(intake).await?;
         intake.total_bytes = stream.total_bytes.or(self.stated_bytes);
+        if let Some(wrong) = Wrong::announced(intake.total_bytes, &self.digest) {
+            return Err(self.wrong(wrong));
+        }
         let wanted_bytes = intake.total_bytes.map_or(UNKNOWN_STEP_BYTES, blocks_for);
         intake.reservation.grow(wanted_bytes.saturating_sub(intake.reservation.bytes())).await?;
         let preallocated = intake.staging.preallocate(intake.total_bytes.unwrap_or(0)).await;
