@@ -1,5 +1,6 @@
 //! One binary for all tests of behaviour: a module for each, and what they share in `support`.
 
+mod freshness; // when a tag is asked for again
 mod manifests; // of upstreams, as clients ask for them
 mod pull_cold; // the transfer that belongs to the server
 mod pull_concurrent; // many clients at once
