@@ -2,6 +2,8 @@
 
 mod freshness; // when a tag is asked for again
 mod manifests; // of upstreams, as clients ask for them
+mod names; // every way to name a repository
+mod private; // pushed names beside mirrored ones
 mod pull_cold; // the transfer that belongs to the server
 mod pull_concurrent; // many clients at once
 mod pull_faults; // what upstreams do wrong
