@@ -135,6 +135,9 @@ impl Filler {
             opened => opened?,
         };
         held.total_bytes = stream.total_bytes.or(self.stated_bytes);
+        if let Some(wrong) = Wrong::announced(held.total_bytes, &self.digest) {
+            return Err(self.wrong(wrong));
+        }
         match self.make_room(held).await {
             Ok(()) => {}
             Err(Error::NoRoom { .. }) => return Ok(self.bypass()),
@@ -313,6 +316,10 @@ impl Filler {
     /// What a fill that did not become a blob leaves: bytes worth continuing with, or nothing.
     async fn settle(&self, held: Held, ended: &Result<Ended, Error>) {
         let Held { reservation, staging: Some(staging), .. } = held else { return };
+        // What is left of the file is measured next: no write may be under way then.
+        while Arc::strong_count(&self.entry) > 1 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         // What is wrong already does not get right by being continued, and what has no room blocks room.
         let is_worth_keeping = match ended {
             Ok(_) | Err(Error::Wrong { .. } | Error::NoRoom { .. }) => false,

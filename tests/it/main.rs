@@ -2,8 +2,13 @@
 
 #![expect(clippy::disallowed_methods, reason = "tests set the stage with files and tasks of their own")]
 
+mod freshness; // when a tag is asked for again
+mod manifests; // of upstreams, as clients ask for them
+mod names; // every way to name a repository
+mod private; // pushed names beside mirrored ones
 mod pull_cold; // the transfer that belongs to the server
 mod pull_concurrent; // many clients at once
+mod pull_faults; // what upstreams do wrong
 mod pull_range; // parts of blobs, and HEAD
 mod pull_warm; // what is here already
 mod support;

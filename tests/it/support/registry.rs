@@ -122,7 +122,7 @@ impl Builder {
     }
 
     pub async fn start(mut self) -> TestRegistry {
-        let store = tempfile::tempdir().expect("there is a place for temporary files");
+        let store = folder();
         self.config.storage.path = store.path().join("store");
         let mut registry = TestRegistry { config: self.config, clock: Clock::manual(), running: None, store };
         registry.start().await;
@@ -271,6 +271,13 @@ impl TestRegistry {
         assert_eq!(sums.cached + sums.pushed, found.blob_bytes, "ledger against files");
     }
 
+    /// Ends the registry and starts another over the same store, configured differently.
+    pub async fn reconfigure(&mut self, change: impl FnOnce(&mut Config)) {
+        self.stop().await;
+        change(&mut self.config);
+        self.start().await;
+    }
+
     async fn start(&mut self) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         let runtime = runtime.expect("a runtime starts");
@@ -320,6 +327,17 @@ impl Drop for TestRegistry {
             assert!(std::thread::panicking(), "a test must end with finish(), which looks for what is left over");
         }
     }
+}
+
+/// Memory where there is some to be had as a file system: a disk's syncs make these tests ten times as long and prove
+/// nothing, for nothing here pulls a plug. `TMPDIR` says otherwise.
+fn folder() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    let folder = match std::env::var_os("TMPDIR") {
+        None if memory.is_dir() => tempfile::tempdir_in(memory),
+        _ => tempfile::tempdir(),
+    };
+    folder.expect("there is a place for temporary files")
 }
 
 /// The store as the file system sees it, in allocated bytes.
