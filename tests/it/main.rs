@@ -3,4 +3,5 @@
 mod pull_warm; // what is here already
 mod support;
 mod tidy; // the rules of the house against its source tree
+mod uploads; // sessions: chunks, ends, resuming, limits
 mod upstream_client; // the client of an upstream against every fault a registry was seen to have

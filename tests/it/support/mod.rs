@@ -1,6 +1,8 @@
 //! What the tests of behaviour share.
 
 pub mod client;
+pub mod push;
+pub mod raw;
 pub mod registry;
 pub mod upstream;
 
