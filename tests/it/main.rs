@@ -1,6 +1,11 @@
 //! One binary for all tests of behaviour: a module for each, and what they share in `support`.
 
+mod deletes; // tags, manifests and blobs taken away
+mod lists; // tags and repositories, a page at a time
+mod manifests_pushed; // kept byte for byte, refused with a reason
+mod mounts; // blobs from one repository into another
 mod pull_warm; // what is here already
+mod referrers; // what is attached to a manifest
 mod support;
 mod tidy; // the rules of the house against its source tree
 mod uploads; // sessions: chunks, ends, resuming, limits
