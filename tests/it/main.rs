@@ -1,12 +1,16 @@
 //! One binary for all tests of behaviour: a module for each, and what they share in `support`.
 
 mod deletes; // tags, manifests and blobs taken away
+mod errors; // malformed requests: the error of the specification, nothing stored
+mod health; // what orchestrators and Prometheus ask
 mod lists; // tags and repositories, a page at a time
 mod manifests_pushed; // kept byte for byte, refused with a reason
 mod mounts; // blobs from one repository into another
 mod pull_warm; // what is here already
+mod push; // whole pushes as each client sends them
 mod referrers; // what is attached to a manifest
 mod support;
 mod tidy; // the rules of the house against its source tree
 mod uploads; // sessions: chunks, ends, resuming, limits
 mod upstream_client; // the client of an upstream against every fault a registry was seen to have
+mod wire; // what real clients do on the wire
