@@ -1,5 +1,7 @@
 //! One binary for all tests of behaviour: a module for each, and what they share in `support`.
 
+mod config_cli; // the command line and its configuration
+mod crash; // the real binary killed and stopped at every moment
 mod deletes; // tags, manifests and blobs taken away
 mod errors; // malformed requests: the error of the specification, nothing stored
 mod health; // what orchestrators and Prometheus ask

@@ -55,6 +55,14 @@ impl Raw {
         bytes
     }
 
+    /// What comes first; nothing if the connection ends before.
+    pub async fn to_first_bytes(&mut self) -> Vec<u8> {
+        let mut bytes = vec![0; 1024];
+        let read = timeout(PATIENCE, self.0.read(&mut bytes)).await.expect("the registry answers or closes in time");
+        bytes.truncate(read.unwrap_or(0));
+        bytes
+    }
+
     /// All that comes until the registry closes. A reset counts as closed.
     pub async fn to_end(mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
