@@ -41,7 +41,9 @@ impl Bypass {
             Some(range) => (range.start.saturating_sub(stream.start), Some(range.length_bytes())),
         };
         let digester = range.is_none().then(|| Digester::new(digest.algorithm()));
-        Ok(Self { source: source.clone(), digest, stream, skip, left, digester, held: BytesMut::new() })
+        let bypass = Self { source: source.clone(), digest, stream, skip, left, digester, held: BytesMut::new() };
+        Wrong::announced(left, &digest).map_or(Ok(()), |wrong| Err(bypass.wrong(wrong)))?;
+        Ok(bypass)
     }
 
     /// Bytes that will be given; `None` when the upstream did not say.

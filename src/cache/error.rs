@@ -92,6 +92,15 @@ pub enum Wrong {
     },
 }
 
+impl Wrong {
+    /// What is wrong with an announced length of nothing, if this is not the digest of nothing. That has to be found out
+    /// before a client is answered: of an empty body no last piece can be withheld, so it looks complete at once.
+    pub(super) fn announced(length_bytes: Option<u64>, digest: &Digest) -> Option<Self> {
+        let actual = Digest::of(digest.algorithm(), b"");
+        (length_bytes == Some(0) && actual != *digest).then_some(Self::Digest { actual })
+    }
+}
+
 impl From<blobs::Error> for Error {
     fn from(error: blobs::Error) -> Self {
         Self::Blobs(Arc::new(error))

@@ -66,10 +66,7 @@ impl Filler {
     pub(super) async fn run(self) {
         let metrics = &self.depot.metrics;
         metrics.fills_in_flight.increment(1.0);
-        let ended = tokio::time::timeout(self.depot.fill_timeout, self.fill()).await.unwrap_or_else(|_| {
-            let host = self.source.mirror.host().clone();
-            Err(Error::Slow { host, waited: self.depot.fill_timeout })
-        });
+        let ended = self.fill().await;
         metrics.fills_in_flight.decrement(1.0);
         let result = match &ended {
             Ok(Ended::Committed) => "committed",
@@ -106,41 +103,37 @@ impl Filler {
         if self.is_there_already().await? {
             return Ok(Ended::WasThere);
         }
-        let depot = &self.depot;
-        let mut reservation = depot.room.adopt_partial(self.digest);
-        let mut staging = depot.blobs.stage_fill(self.digest).await?;
-        // A file that holds as much as the blob has cannot be asked to go on; what is wrong with it is not worth a guess.
-        if staging.length_bytes() > 0 && self.stated_bytes.is_some_and(|stated| staging.length_bytes() > stated) {
-            depot.blobs.remove_fill(self.digest).await?;
-            staging = depot.blobs.stage_fill(self.digest).await?;
-        }
-        let opened = self.open(staging.length_bytes()).await;
-        let stream = match opened {
-            Ok(stream) => stream,
-            Err(Error::Upstream { source: upstream::Error::RangeUnsatisfiable { .. }, .. }) => {
-                depot.blobs.remove_fill(self.digest).await?;
-                staging = depot.blobs.stage_fill(self.digest).await?;
-                self.open(0).await?
-            }
-            Err(error) => {
-                self.leave(reservation, &staging).await;
-                return Err(error);
-            }
+        let mut intake = self.stage().await?;
+        let result = match self.take_in(&mut intake).await {
+            Ok(writer) => self.commit(writer, &mut intake.reservation).await,
+            Err(error) => Err(error),
         };
-        let total_bytes = stream.total_bytes.or(self.stated_bytes);
-        let wanted_bytes = total_bytes.map_or(UNKNOWN_STEP_BYTES, blocks_for);
-        let missing_bytes = wanted_bytes.saturating_sub(reservation.bytes());
-        match reservation.grow(missing_bytes).await {
-            Ok(()) => {}
-            Err(Error::NoRoom { .. }) => return self.bypass().await,
-            Err(error) => return Err(error),
+        match result {
+            Ok(()) => Ok(Ended::Committed),
+            Err(error) => {
+                self.leave(intake, &error).await?;
+                let may_bypass =
+                    matches!(error, Error::NoRoom { .. }) && matches!(*self.start.borrow(), Start::Waiting);
+                if !may_bypass {
+                    return Err(error);
+                }
+                self.start.send_replace(Start::Bypass);
+                Ok(Ended::Bypass)
+            }
         }
-        match staging.preallocate(total_bytes.unwrap_or(0)).await {
-            Ok(()) => {}
-            Err(error) if error.is_no_space() => return self.bypass().await,
-            Err(error) => return Err(error.into()),
+    }
+
+    /// The staging file with what an earlier fill left in it, and the space that takes.
+    async fn stage(&self) -> Result<Intake, Error> {
+        let blobs = &self.depot.blobs;
+        let reservation = self.depot.room.adopt_partial(self.digest);
+        let mut staging = blobs.stage_fill(self.digest).await?;
+        // A file that holds more than the blob has is wrong; what is wrong with it is not worth a guess.
+        if self.stated_bytes.is_some_and(|stated| staging.length_bytes() > stated) {
+            blobs.remove_fill(self.digest).await?;
+            staging = blobs.stage_fill(self.digest).await?;
         }
-        self.take_in(Intake { staging, reservation, total_bytes }, stream).await
+        Ok(Intake { staging, reservation, total_bytes: None })
     }
 
     /// Somebody else's fill may have ended between the question that led here and this one's start.
@@ -165,28 +158,44 @@ impl Filler {
         mirror.ask("fetch_blob", mirror.upstream().fetch_blob(&self.source.remote, &self.digest, fetch)).await
     }
 
-    async fn bypass(&self) -> Result<Ended, Error> {
-        self.depot.blobs.remove_fill(self.digest).await?;
-        self.start.send_replace(Start::Bypass);
-        Ok(Ended::Bypass)
+    /// The body, from where the staging file ends. A file that cannot be gone on from is begun anew.
+    async fn open_for(&self, intake: &mut Intake) -> Result<BlobStream, Error> {
+        match self.open(intake.staging.length_bytes()).await {
+            Err(Error::Upstream { source: upstream::Error::RangeUnsatisfiable { .. }, .. }) => {
+                let blobs = &self.depot.blobs;
+                blobs.remove_fill(self.digest).await?;
+                intake.staging = blobs.stage_fill(self.digest).await?;
+                self.open(0).await
+            }
+            opened => opened,
+        }
     }
 
-    async fn take_in(&self, mut intake: Intake, stream: BlobStream) -> Result<Ended, Error> {
-        let file = intake.staging.file();
-        let writer = BlobWriter::continue_from(intake.staging.clone(), &self.digest, Arc::new(())).await;
-        let mut writer = writer?;
-        writer.announce(self.growth.clone(), intake.total_bytes);
-        self.start.send_replace(Start::Ready { file, size_bytes: intake.total_bytes });
-        if let Err(error) = self.pour_to_the_end(&mut writer, &mut intake, stream).await {
-            drop(writer);
-            match error {
-                // What is wrong already does not get right by being continued.
-                Error::Wrong { .. } => self.depot.blobs.remove_fill(self.digest).await?,
-                _ => self.leave(intake.reservation, &intake.staging).await,
-            }
-            return Err(error);
+    /// Takes everything in that the upstream has; what it is worth is for the commit to find out.
+    async fn take_in(&self, intake: &mut Intake) -> Result<BlobWriter, Error> {
+        let stream = self.open_for(intake).await?;
+        intake.total_bytes = stream.total_bytes.or(self.stated_bytes);
+        if let Some(wrong) = Wrong::announced(intake.total_bytes, &self.digest) {
+            return Err(self.wrong(wrong));
         }
-        self.commit(writer, intake.reservation).await
+        let wanted_bytes = intake.total_bytes.map_or(UNKNOWN_STEP_BYTES, blocks_for);
+        intake.reservation.grow(wanted_bytes.saturating_sub(intake.reservation.bytes())).await?;
+        let preallocated = intake.staging.preallocate(intake.total_bytes.unwrap_or(0)).await;
+        preallocated.map_err(|error| match error {
+            error if error.is_no_space() => Error::NoRoom { bytes: wanted_bytes },
+            error => error.into(),
+        })?;
+        let mut writer = BlobWriter::continue_from(intake.staging.clone(), &self.digest, Arc::new(())).await?;
+        writer.announce(self.growth.clone(), intake.total_bytes);
+        self.start.send_replace(Start::Ready { file: intake.staging.file(), size_bytes: intake.total_bytes });
+        let waited = self.depot.fill_timeout;
+        let poured = tokio::time::timeout(waited, self.pour_to_the_end(&mut writer, intake, stream)).await;
+        let poured = poured.unwrap_or_else(|_| Err(Error::Slow { host: self.source.mirror.host().clone(), waited }));
+        // What is left of the file is measured next: no write may be under way then.
+        let settled = writer.settle().await;
+        poured?;
+        settled?;
+        Ok(writer)
     }
 
     /// Takes the body in, going on after a cut where it stopped.
@@ -249,7 +258,7 @@ impl Filler {
         }
     }
 
-    async fn commit(&self, writer: BlobWriter, reservation: Reservation) -> Result<Ended, Error> {
+    async fn commit(&self, writer: BlobWriter, reservation: &mut Reservation) -> Result<(), Error> {
         let depot = &self.depot;
         let _named = depot.room.naming(&self.digest).await;
         let committed = match writer.commit(self.digest).await {
@@ -273,14 +282,25 @@ impl Filler {
             }
         };
         reservation
+            .split_off()
             .admit(change.before.as_ref().and_then(Holding::of), Holding { stored_bytes, pushed: change.after.pushed });
-        Ok(Ended::Committed)
+        Ok(())
     }
 
-    /// Keeps what came so far for a later fill.
-    async fn leave(&self, reservation: Reservation, staging: &Staging) {
-        let stored_bytes = staging.allocated_bytes().await.unwrap_or(reservation.bytes());
-        reservation.leave_partial(self.digest, stored_bytes);
+    /// Keeps what came so far for a later fill, if one can go on from there: what is wrong already does not get right by
+    /// being continued, and what has no room now would only be evicted.
+    async fn leave(&self, intake: Intake, error: &Error) -> Result<(), Error> {
+        let blobs = &self.depot.blobs;
+        let is_worthless = matches!(error, Error::Wrong { .. } | Error::NoRoom { .. });
+        // Opened anew, because only that tells how long the file is by now.
+        let staging = blobs.stage_fill(self.digest).await?;
+        if is_worthless || staging.length_bytes() == 0 {
+            blobs.remove_fill(self.digest).await?;
+            return Ok(());
+        }
+        let stored_bytes = staging.allocated_bytes().await.unwrap_or(intake.reservation.bytes());
+        intake.reservation.leave_partial(self.digest, stored_bytes);
+        Ok(())
     }
 }
 

@@ -46,10 +46,10 @@ pub struct PulledManifest {
 
 #[derive(Clone, Debug)]
 enum Confirmed {
-    /// The cached digest still holds.
-    Unchanged,
-    /// The tag names this manifest now.
-    Moved(Arc<StoredManifest>),
+    /// The tag names this manifest, which is here.
+    Known(Arc<StoredManifest>),
+    /// The tag names this manifest now, which had to be fetched.
+    Fetched(Arc<StoredManifest>),
 }
 
 type Key = (RepositoryName, Reference);
@@ -151,13 +151,15 @@ impl Manifests {
         });
         let wait = if may_serve_stale { source.mirror.policy().stale_after_wait } else { HEADERS_WITHIN };
         let host = || source.mirror.host().clone();
-        let confirmed = match tokio::time::timeout(wait, check).await {
-            Ok((answer, _)) => answer.unwrap_or(Err(Error::Stopped)),
-            Err(_) => Err(Error::Slow { host: host(), waited: wait }),
+        let (confirmed, role) = match tokio::time::timeout(wait, check).await {
+            Ok((answer, role)) => (answer.unwrap_or(Err(Error::Stopped)), role),
+            Err(_) => (Err(Error::Slow { host: host(), waited: wait }), Role::Followed),
         };
         match confirmed {
-            Ok(Confirmed::Unchanged) => self.pull_digest(source, &row.digest, Outcome::Revalidated).await,
-            Ok(Confirmed::Moved(manifest)) => Ok(PulledManifest { manifest, outcome: Outcome::Miss, stale: None }),
+            Ok(Confirmed::Known(manifest)) => {
+                Ok(PulledManifest { manifest, outcome: Outcome::Revalidated, stale: None })
+            }
+            Ok(Confirmed::Fetched(manifest)) => Ok(PulledManifest { manifest, outcome: fetched_by(role), stale: None }),
             Err(error) if error.is_not_found() && source.mirror.policy().forget_on_404 => {
                 self.depot.metadata.delete_tag(&source.canonical, tag).await?;
                 self.memory.forget_tag(&source.canonical, tag);
@@ -174,19 +176,31 @@ impl Manifests {
         let reference = Reference::Tag(tag.clone());
         let head = mirror.ask("head_manifest", mirror.upstream().head_manifest(&source.remote, &reference)).await?;
         match head.digest {
-            Some(digest) if digest == known && self.find(&source.canonical, &known).await?.is_some() => {
-                let now_ms = self.depot.clock.now_ms();
-                self.depot.metadata.mark_tag_checked(&source.canonical, tag, now_ms).await?;
-                self.memory.forget_tag(&source.canonical, tag);
-                Ok(Confirmed::Unchanged)
-            }
-            Some(digest) => {
-                let fetched = self.ask_for(source, &Reference::Digest(digest)).await?;
-                Ok(Confirmed::Moved(self.keep(source, digest, fetched, Some(tag)).await?))
-            }
+            Some(digest) => match self.find(&source.canonical, &digest).await? {
+                Some(manifest) => {
+                    self.confirm(source, tag, known, digest).await?;
+                    Ok(Confirmed::Known(manifest))
+                }
+                None => {
+                    let fetched = self.ask_for(source, &Reference::Digest(digest)).await?;
+                    Ok(Confirmed::Fetched(self.keep(source, digest, fetched, Some(tag)).await?))
+                }
+            },
             // An upstream that does not say the digest in a HEAD has to be asked for the whole.
-            None => Ok(Confirmed::Moved(self.fetch_now(source, &reference).await?)),
+            None => Ok(Confirmed::Fetched(self.fetch_now(source, &reference).await?)),
         }
+    }
+
+    /// Notes that a tag names a manifest that is here: the one it was known to name, or another.
+    async fn confirm(&self, source: &Source, tag: &Tag, known: Digest, digest: Digest) -> Result<(), Error> {
+        let (metadata, now_ms) = (&self.depot.metadata, self.depot.clock.now_ms());
+        if digest == known {
+            metadata.mark_tag_checked(&source.canonical, tag, now_ms).await?;
+        } else {
+            metadata.put_tag(&source.canonical, tag, &digest, Provenance::Cached, now_ms).await?;
+        }
+        self.memory.forget_tag(&source.canonical, tag);
+        Ok(())
     }
 
     async fn fetch(self: &Arc<Self>, source: &Source, reference: &Reference) -> Result<PulledManifest, Error> {
@@ -208,8 +222,7 @@ impl Manifests {
                 self.negatives.insert(key, (now_ms.saturating_add(ttl_ms), error.clone()));
             }
         })?;
-        let outcome = if role == Role::Led { Outcome::Miss } else { Outcome::Coalesced };
-        Ok(PulledManifest { manifest, outcome, stale: None })
+        Ok(PulledManifest { manifest, outcome: fetched_by(role), stale: None })
     }
 
     async fn ask_for(&self, source: &Source, reference: &Reference) -> Result<FetchedManifest, Error> {
@@ -286,6 +299,11 @@ impl Manifests {
         tag.into_iter().for_each(|tag| self.memory.forget_tag(&source.canonical, tag));
         Ok(())
     }
+}
+
+/// How a client sees a transfer that it started or joined.
+fn fetched_by(role: Role) -> Outcome {
+    if role == Role::Led { Outcome::Miss } else { Outcome::Coalesced }
 }
 
 impl std::fmt::Debug for Manifests {

@@ -124,7 +124,7 @@ async fn a_kill_in_the_middle_of_many_pushes_loses_none_that_was_acknowledged() 
                     let head = format!("content-length: {}\r\n", blob.len());
                     let mut post = Raw::begin(address, "POST", &path, &head).await;
                     post.try_write(&blob).await;
-                    if post.to_first_bytes().await.starts_with(b"HTTP/1.1 201") {
+                    if post.first_bytes().await.starts_with(b"HTTP/1.1 201") {
                         let _ = acknowledged_to.send(digest_of(&blob));
                     }
                 })

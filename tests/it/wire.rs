@@ -27,7 +27,7 @@ async fn a_tls_hello_is_told_that_this_is_http_and_the_connection_closed() {
     for hello in [&whole[..], &whole[..11], &whole[..5], &whole[..1]] {
         let mut raw = Raw::to(registry.address()).await;
         raw.write(hello).await;
-        let answer = raw.to_end().await;
+        let answer = raw.until_closed().await;
         assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 400 "), "{answer:?}");
     }
     registry.finish().await;
@@ -133,7 +133,7 @@ async fn a_client_that_closes_each_connection_gets_it_closed() {
     let (registry, _, layer, blob) = with_image().await;
     let mut raw = Raw::begin(registry.address(), "GET", &blob, "connection: close\r\n").await;
     raw.try_write("").await;
-    let answer = raw.to_end().await;
+    let answer = raw.until_closed().await;
     assert!(answer.ends_with(&layer));
     let head = String::from_utf8_lossy(&answer[..answer.len() - layer.len()]).to_ascii_lowercase();
     assert!(head.contains("connection: close\r\n"), "{head}");
@@ -148,7 +148,7 @@ async fn requests_sent_ahead_are_answered_in_their_order() {
         "GET {blob} HTTP/1.1\r\nhost: x\r\n\r\nGET /v2/ HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
     ))
     .await;
-    let answers = raw.to_end().await;
+    let answers = raw.until_closed().await;
     let find = |needle: &[u8]| answers.windows(needle.len()).position(|window| window == needle);
     let (first, second) = (find(&manifest).expect("the manifest"), find(&layer).expect("the blob"));
     assert!(first < second && answers.ends_with(b"{}"));

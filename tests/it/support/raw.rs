@@ -56,7 +56,7 @@ impl Raw {
     }
 
     /// What comes first; nothing if the connection ends before.
-    pub async fn to_first_bytes(&mut self) -> Vec<u8> {
+    pub async fn first_bytes(&mut self) -> Vec<u8> {
         let mut bytes = vec![0; 1024];
         let read = timeout(PATIENCE, self.0.read(&mut bytes)).await.expect("the registry answers or closes in time");
         bytes.truncate(read.unwrap_or(0));
@@ -64,7 +64,7 @@ impl Raw {
     }
 
     /// All that comes until the registry closes. A reset counts as closed.
-    pub async fn to_end(mut self) -> Vec<u8> {
+    pub async fn until_closed(mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
         let _ = timeout(PATIENCE, self.0.read_to_end(&mut bytes)).await.expect("the registry closes in time");
         bytes

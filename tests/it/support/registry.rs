@@ -33,6 +33,16 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// The upstream that [`TestRegistry::over`] sets up.
 pub const HUB: &str = "hub.example";
 
+/// Where a blob is asked for.
+pub fn blob_path(repository: &str, digest: &Digest) -> String {
+    format!("/v2/{repository}/blobs/{digest}")
+}
+
+/// Where a manifest is asked for, by tag or digest.
+pub fn manifest_path(repository: &str, reference: impl std::fmt::Display) -> String {
+    format!("/v2/{repository}/manifests/{reference}")
+}
+
 /// A registry before it starts.
 pub struct Builder {
     config: Config,
@@ -112,7 +122,7 @@ impl Builder {
     }
 
     pub async fn start(mut self) -> TestRegistry {
-        let store = tempfile::tempdir().expect("there is a place for temporary files");
+        let store = folder();
         self.config.storage.path = store.path().join("store");
         let mut registry = TestRegistry { config: self.config, clock: Clock::manual(), running: None, store };
         registry.start().await;
@@ -261,6 +271,13 @@ impl TestRegistry {
         assert_eq!(sums.cached + sums.pushed, found.blob_bytes, "ledger against files");
     }
 
+    /// Ends the registry and starts another over the same store, configured differently.
+    pub async fn reconfigure(&mut self, change: impl FnOnce(&mut Config)) {
+        self.stop().await;
+        change(&mut self.config);
+        self.start().await;
+    }
+
     async fn start(&mut self) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         let runtime = runtime.expect("a runtime starts");
@@ -310,6 +327,17 @@ impl Drop for TestRegistry {
             assert!(std::thread::panicking(), "a test must end with finish(), which looks for what is left over");
         }
     }
+}
+
+/// Memory where there is some to be had as a file system: a disk's syncs make these tests ten times as long and prove
+/// nothing, for nothing here pulls a plug. `TMPDIR` says otherwise.
+fn folder() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    let folder = match std::env::var_os("TMPDIR") {
+        None if memory.is_dir() => tempfile::tempdir_in(memory),
+        _ => tempfile::tempdir(),
+    };
+    folder.expect("there is a place for temporary files")
 }
 
 /// The store as the file system sees it, in allocated bytes.

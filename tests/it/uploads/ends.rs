@@ -148,7 +148,7 @@ async fn a_session_nobody_continues_expires_with_its_bytes() {
     let day = Duration::from_hours(24);
     let (idle, busy) = (begin(&registry, "idle").await, begin(&registry, "busy").await);
     append(&registry, &idle, content(50_000, 1)).await;
-    registry.advance(day - Duration::from_mins(1));
+    registry.advance(Duration::from_mins(24 * 60 - 1));
     append(&registry, &busy, content(50_000, 2)).await;
     assert_eq!(registry.registry().expire_uploads(day).await.unwrap(), 0, "too early");
     registry.advance(Duration::from_mins(2));
