@@ -247,11 +247,16 @@ impl Registry {
         let mut expired = 0;
         for session in sessions {
             let is_idle = session.touched_ms.load(Ordering::Relaxed) < oldest_ms && session.writing.try_lock().is_ok();
-            if is_idle {
-                info!(upload = %session.row.id, repository = %session.row.repo, "an upload nobody continued is removed");
-                self.drop_session(&session).await?;
-                expired += 1;
+            if !is_idle {
+                continue;
             }
+            match self.drop_session(&session).await {
+                Ok(()) => expired += 1,
+                // Its client came back in this very moment, or ended it.
+                Err(Error::UploadBusy { .. } | Error::UploadUnknown { .. }) => continue,
+                Err(error) => return Err(error),
+            }
+            info!(upload = %session.row.id, repository = %session.row.repo, "an upload nobody continued was removed");
         }
         Ok(expired)
     }
