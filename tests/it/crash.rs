@@ -183,8 +183,12 @@ async fn a_signal_lets_the_running_transfer_finish() {
     let first = reading.read(1_000_000).await;
     let session = process.send(Call::new("POST", "/v2/app/blobs/uploads/").body("")).await;
     let session = session.header("location").unwrap().to_owned();
+    let store = folder.path().join("data");
+    let before = bytes_on_disk(&store);
     let mut patch = Raw::begin(process.address, "PATCH", &session, "transfer-encoding: chunked\r\n").await;
-    patch.chunk(&bytes[..100]).await;
+    patch.chunk(&bytes[..100_000]).await;
+    // A request counts as running once the server has begun with it, not when its client has sent it.
+    until_written(&store, before).await;
 
     process.terminate();
     // Nobody new is let in any more.
@@ -194,15 +198,15 @@ async fn a_signal_lets_the_running_transfer_finish() {
     }
     let rest = reading.finish().await;
     assert!(rest.complete && [&first[..], &rest.body].concat() == bytes);
-    patch.chunk(&bytes[100..200]).await;
+    patch.chunk(&bytes[100_000..200_000]).await;
     patch.chunk(b"").await;
-    assert_eq!(patch.answer("PATCH").await.header("range"), Some("0-199"));
+    assert_eq!(patch.answer("PATCH").await.header("range"), Some("0-199999"));
     let (code, log) = process.ended().await;
     assert_eq!(code, Some(0), "{log:#?}");
     assert!(log.iter().any(|line| line.contains("SIGTERM")), "{log:#?}");
 
     let process = Process::serve(folder.path(), &[]).await;
-    assert_eq!(get(&process, &session).await.header("range"), Some("0-199"));
+    assert_eq!(get(&process, &session).await.header("range"), Some("0-199999"));
     process.kill();
 }
 

@@ -7,7 +7,8 @@ use crate::support::client::Call;
 use crate::support::content;
 use crate::support::push::{DOCKER_IMAGE, IMAGE, append, assert_refused, begin, close, digest_of, image};
 use crate::support::raw::Raw;
-use crate::support::registry::TestRegistry;
+use crate::support::registry::{HUB, TestRegistry};
+use crate::support::upstream::FakeUpstream;
 
 async fn is_there(registry: &TestRegistry, path: &str) -> bool {
     let answer = registry.head(path).await;
@@ -96,6 +97,24 @@ async fn many_layers_at_once_all_arrive() {
     for layer in &layers {
         assert!(registry.get(&format!("/v2/team/app/blobs/{}", digest_of(layer))).await.body == layer);
     }
+    registry.finish().await;
+}
+
+#[tokio::test]
+async fn a_push_to_a_namespace_stays_in_it_from_request_to_request() {
+    let fake = FakeUpstream::start().await;
+    let registry = TestRegistry::over(&fake).await;
+    let bytes = content(50_000, 7);
+    let started = registry.send(Call::new("POST", &format!("/v2/team/app/blobs/uploads/?ns={HUB}")).body("")).await;
+    let session = started.header("location").unwrap().to_owned();
+    assert!(session.ends_with(&format!("?ns={HUB}")), "{session}");
+    let patched = append(&registry, &session, bytes.clone()).await;
+    assert_eq!(patched.header("location"), Some(session.as_str()));
+    let closed = close(&registry, &session, &digest_of(&bytes), "").await;
+    assert_eq!(closed.status(), 201, "{:?}", closed.body);
+    let spelled = registry.get(&format!("/v2/{HUB}/team/app/blobs/{}", digest_of(&bytes))).await;
+    assert!(spelled.looks_complete() && spelled.body == bytes);
+    assert_eq!(fake.requests().len(), 0, "a pushed blob was asked of the upstream");
     registry.finish().await;
 }
 

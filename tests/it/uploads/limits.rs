@@ -1,10 +1,14 @@
 //! Sessions and pushes beyond what there is room for.
 
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt as _;
 use futures::future::join_all;
 
 use crate::support::client::Call;
 use crate::support::content;
-use crate::support::push::{append, assert_holds_nothing, assert_refused, begin, close, digest_of};
+use crate::support::push::{INDEX, append, assert_holds_nothing, assert_refused, begin, close, digest_of, index};
 use crate::support::raw::Raw;
 use crate::support::registry::{HUB, TestRegistry};
 use crate::support::upstream::FakeUpstream;
@@ -92,6 +96,40 @@ async fn of_a_post_whose_client_goes_away_nothing_stays() {
     // Nobody was told the name of this session, so nobody could ever continue or cancel it.
     registry.until("its space is given back", |registry| registry.sums().uploading == 0).await;
     registry.until("its file is removed", |_| crate::support::registry::bytes_on_disk(&store) == 0).await;
+    registry.finish().await;
+}
+
+#[tokio::test]
+async fn of_a_post_whose_http2_stream_is_reset_nothing_stays() {
+    let registry = TestRegistry::builder().start().await;
+    let path = format!("/v2/app/blobs/uploads/?digest={}", digest_of(b"never sent in full"));
+    let client = reqwest::Client::builder().http2_prior_knowledge().no_proxy().build().expect("a client");
+    let piece = futures::stream::once(async { Ok::<_, std::io::Error>(content(50_000, 1)) });
+    let endless = reqwest::Body::wrap_stream(piece.chain(futures::stream::pending()));
+    let post = tokio::spawn(client.post(registry.url(&path)).body(endless).send());
+    let store = registry.store();
+    registry.until("bytes arrive", |_| crate::support::registry::bytes_on_disk(&store) > 0).await;
+    post.abort();
+    // The request is dropped wherever it is, so its session cannot be removed there and then: it is the next to expire.
+    let removing = async {
+        while registry.sums().uploading > 0 {
+            registry.registry().expire_uploads(Duration::from_hours(24)).await.expect("sessions can be removed");
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), removing).await.expect("its space is given back");
+    assert_holds_nothing(&registry, "a reset stream").await;
+    registry.finish().await;
+}
+
+#[tokio::test]
+async fn a_manifest_beyond_the_stores_bound_is_refused() {
+    let registry = TestRegistry::builder().storage_max(1 << 20).cache_max(1 << 20).start().await;
+    let bytes = Bytes::from(index(&[]).to_string() + &" ".repeat(1 << 20));
+    let refused = registry.push_manifest("app", "latest", INDEX, bytes).await;
+    assert_refused(&refused, 507, "STORAGE_FULL", "a manifest");
+    assert!(refused.header("retry-after").is_some());
+    assert_holds_nothing(&registry, "a refused manifest").await;
     registry.finish().await;
 }
 
