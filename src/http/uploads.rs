@@ -12,7 +12,7 @@ use super::error::ApiError;
 use super::manifests::{DIGEST, value};
 use super::request::Asked;
 use crate::oci::{Algorithm, Digest, ErrorCode, RepositoryName, UploadId};
-use crate::registry::{self, Chunk, Mounted, Registry, Target};
+use crate::registry::{self, Chunk, Mounted, Registry};
 
 static UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 
@@ -38,15 +38,12 @@ pub async fn start(
     }
     let digest = asked.query.first("digest").map(parse_digest).transpose()?;
     let algorithm = asked.query.first("digest-algorithm").map(parse_algorithm).transpose()?;
-    let algorithm = algorithm.or(digest.map(|digest| digest.algorithm()));
-    let (_, id) = registry.start_upload(&target, algorithm).await.map_err(&failed)?;
-    let Some(digest) = digest else { return Ok(session(StatusCode::ACCEPTED, asked, name, &id, 0)) };
-    let finished = finish_with(registry, asked, name, &target, &id, &digest, body).await;
-    if finished.is_err() {
-        // The client never learned the session's name. That it has ended by itself is fine.
-        let _ = registry.cancel_upload(&target, &id).await;
+    if let Some(digest) = digest {
+        registry.push_blob(&target, &digest, chunk(asked, body)?).await.map_err(failed)?;
+        return Ok(created(name, &digest));
     }
-    finished.map_err(failed)
+    let (_, id) = registry.start_upload(&target, algorithm).await.map_err(failed)?;
+    Ok(session(StatusCode::ACCEPTED, asked, name, &id, 0))
 }
 
 /// GET: how far the session has come.
@@ -88,9 +85,8 @@ pub async fn finish(
 ) -> Result<Response, ApiError> {
     let missing = || ApiError::bad_request(ErrorCode::DigestInvalid, "closing an upload takes ?digest=ALGORITHM:HEX");
     let digest = parse_digest(asked.query.first("digest").ok_or_else(missing)?)?;
-    chunk(asked, RequestBody::empty())?;
-    match finish_with(registry, asked, name, &asked.target(name), id, &digest, body).await {
-        Ok(response) => Ok(response),
+    match registry.finish_upload(&asked.target(name), id, &digest, chunk(asked, body)?).await {
+        Ok(_) => Ok(created(name, &digest)),
         Err(error) => Ok(out_of_order(asked, name, error, failed)),
     }
 }
@@ -105,24 +101,6 @@ pub async fn cancel(
 ) -> Result<Response, ApiError> {
     registry.cancel_upload(&asked.target(name), id).await.map_err(failed)?;
     Ok((StatusCode::NO_CONTENT, Body::empty()).into_response())
-}
-
-async fn finish_with(
-    registry: &Arc<Registry>,
-    asked: &Asked,
-    name: &RepositoryName,
-    target: &Target,
-    id: &UploadId,
-    digest: &Digest,
-    body: RequestBody,
-) -> Result<Response, registry::Error> {
-    let chunk = Chunk {
-        range: asked.content_range().ok().flatten(),
-        length_bytes: asked.content_length(),
-        body: body.into_data_stream(),
-    };
-    registry.finish_upload(target, id, digest, chunk).await?;
-    Ok(created(name, digest))
 }
 
 type DataStream = axum::body::BodyDataStream;

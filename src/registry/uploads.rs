@@ -1,6 +1,6 @@
 //! Upload sessions (distribution-spec, "Pushing blobs"): started, appended to, finished, cancelled, mounted away.
 //!
-//! A session is a row (whose it is) and a file (how far it has come). The digest is carried from chunk to chunk in memory;
+//! A session is a row (whose it is) and a file (how far it has come), made before the row and gone before it. The digest is carried from chunk to chunk in memory;
 //! after a restart it is computed from the file, whose length is the offset to go on at, whatever was lost.
 
 use std::collections::HashMap;
@@ -46,6 +46,17 @@ struct Session {
 }
 
 impl Session {
+    fn new(row: UploadRow, reservation: Reservation, suspended: Option<Suspended>) -> Self {
+        Self {
+            touched_ms: AtomicI64::new(row.touched_ms),
+            recorded_ms: AtomicI64::new(row.touched_ms),
+            writing: Arc::default(),
+            suspended: Mutex::new(suspended),
+            reservation: Mutex::new(reservation),
+            row,
+        }
+    }
+
     /// Waits for the right to write.
     async fn lease(&self) -> Result<Lease, Error> {
         let lock = Arc::clone(&self.writing).lock_owned();
@@ -73,6 +84,27 @@ impl Session {
             self.reservation().absorb(more);
         }
         Ok(())
+    }
+}
+
+/// A session whose name its client does not know yet. Dropped as such, because the request was, it is the next to expire.
+struct Opened {
+    session: Arc<Session>,
+    is_named: bool,
+}
+
+impl Opened {
+    fn named(mut self) -> Arc<Session> {
+        self.is_named = true;
+        Arc::clone(&self.session)
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        if !self.is_named {
+            self.session.touched_ms.store(i64::MIN, Ordering::Relaxed);
+        }
     }
 }
 
@@ -105,6 +137,17 @@ impl Uploads {
     fn sessions(&self) -> MutexGuard<'_, HashMap<UploadId, Arc<Session>>> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Counted and held in one step, so that requests at once do not pass the limit together.
+    fn hold(&self, session: Session, max: usize) -> Result<Arc<Session>, Error> {
+        let session = Arc::new(session);
+        let mut sessions = self.sessions();
+        if sessions.len() >= max {
+            return Err(Error::TooManyUploads { max });
+        }
+        sessions.insert(session.row.id, Arc::clone(&session));
+        Ok(session)
+    }
 }
 
 impl Registry {
@@ -117,7 +160,7 @@ impl Registry {
         for row in depot.metadata.list_uploads_before(i64::MAX).await? {
             // A session that has no bytes yet has no file yet.
             let reservation = depot.room.adopt(Class::Pushed, files.remove(&row.id).unwrap_or(0));
-            self.hold_session(row, reservation, None);
+            self.uploads.hold(Session::new(row, reservation, None), usize::MAX)?;
         }
         for id in files.into_keys() {
             depot.blobs.remove_upload(id).await?;
@@ -131,19 +174,30 @@ impl Registry {
         target: &Target,
         algorithm: Option<Algorithm>,
     ) -> Result<(RepositoryName, UploadId), Error> {
-        let name = self.home(target)?;
-        let max = self.options.sessions_max;
-        if self.uploads.sessions().len() >= max {
-            return Err(Error::TooManyUploads { max });
+        let opened = self.open_session(target, algorithm).await?;
+        self.depot().metadata.insert_upload(&opened.session.row).await?;
+        let session = opened.named();
+        Ok((session.row.repo.clone(), session.row.id))
+    }
+
+    /// Makes a whole body the blob `digest`. Nobody learns the name of its session, so nothing stays of it but the blob.
+    pub async fn push_blob<S, E>(
+        self: &Arc<Self>,
+        target: &Target,
+        digest: &Digest,
+        chunk: Chunk<S>,
+    ) -> Result<(), Error>
+    where
+        S: Stream<Item = Result<Bytes, E>> + Send,
+        E: Send,
+    {
+        let opened = self.open_session(target, Some(digest.algorithm())).await?;
+        let pushed = self.finish_upload(target, &opened.session.row.id, digest, chunk).await;
+        if pushed.is_err() {
+            // It may be gone already; what cannot be removed now expires.
+            let _ = self.drop_session(&opened.session).await;
         }
-        let now_ms = self.depot().clock.now_ms();
-        let id = UploadId::random();
-        let row = UploadRow { id, repo: name.clone(), algorithm, started_ms: now_ms, touched_ms: now_ms };
-        self.depot().metadata.insert_upload(&row).await?;
-        let reservation = Reservation::none(&self.depot().room, Class::Pushed);
-        let suspended = BlobWriter::suspended_start(algorithm.unwrap_or(Algorithm::Sha256));
-        self.hold_session(row, reservation, Some(suspended));
-        Ok((name, id))
+        pushed.map(drop)
     }
 
     /// How many bytes a session has.
@@ -210,13 +264,16 @@ impl Registry {
         let mut expired = 0;
         for session in sessions {
             let is_idle = session.touched_ms.load(Ordering::Relaxed) < oldest_ms && session.writing.try_lock().is_ok();
-            if is_idle {
-                info!(upload = %session.row.id, repository = %session.row.repo, "an upload nobody continued is removed");
-                match self.drop_session(&session).await {
-                    Ok(()) => expired += 1,
-                    Err(error) => warn!(upload = %session.row.id, error = %Chain(&error), "removing an upload failed"),
-                }
+            if !is_idle {
+                continue;
             }
+            match self.drop_session(&session).await {
+                Ok(()) => expired += 1,
+                // Its client came back in this very moment, or ended it.
+                Err(Error::UploadBusy { .. } | Error::UploadUnknown { .. }) => continue,
+                Err(error) => warn!(upload = %session.row.id, error = %Chain(&error), "removing an upload failed"),
+            }
+            info!(upload = %session.row.id, repository = %session.row.repo, "an upload nobody continued was removed");
         }
         Ok(expired)
     }
@@ -259,16 +316,16 @@ impl Registry {
         Ok(Mounted::Started(name, id))
     }
 
-    fn hold_session(&self, row: UploadRow, reservation: Reservation, suspended: Option<Suspended>) {
-        let session = Session {
-            touched_ms: AtomicI64::new(row.touched_ms),
-            recorded_ms: AtomicI64::new(row.touched_ms),
-            writing: Arc::default(),
-            suspended: Mutex::new(suspended),
-            reservation: Mutex::new(reservation),
-            row,
-        };
-        self.uploads.sessions().insert(session.row.id, Arc::new(session));
+    /// A session with a file and without a row: a crash now leaves a file that the next start removes.
+    async fn open_session(&self, target: &Target, algorithm: Option<Algorithm>) -> Result<Opened, Error> {
+        let (id, repo, now_ms) = (UploadId::random(), self.home(target)?, self.depot().clock.now_ms());
+        let row = UploadRow { id, repo, algorithm, started_ms: now_ms, touched_ms: now_ms };
+        let reservation = Reservation::none(&self.depot().room, Class::Pushed);
+        let suspended = BlobWriter::suspended_start(algorithm.unwrap_or(Algorithm::Sha256));
+        let session = Session::new(row, reservation, Some(suspended));
+        let opened = Opened { session: self.uploads.hold(session, self.options.sessions_max)?, is_named: false };
+        self.depot().blobs.stage_upload(id).await?;
+        Ok(opened)
     }
 
     fn session(&self, target: &Target, id: &UploadId) -> Result<Arc<Session>, Error> {

@@ -1,9 +1,16 @@
 //! One binary for all tests of behaviour: a module for each, and what they share in `support`.
+#![expect(clippy::disallowed_methods, reason = "tests own their tasks, their files and their processes")]
 
-#![expect(clippy::disallowed_methods, reason = "tests set the stage with files and tasks of their own")]
-
+mod config_cli; // the command line and its configuration
+mod crash; // the real binary killed and stopped at every moment
+mod deletes; // tags, manifests and blobs taken away
+mod errors; // malformed requests: the error of the specification, nothing stored
 mod freshness; // when a tag is asked for again
+mod health; // what orchestrators and Prometheus ask
+mod lists; // tags and repositories, a page at a time
 mod manifests; // of upstreams, as clients ask for them
+mod manifests_pushed; // kept byte for byte, refused with a reason
+mod mounts; // blobs from one repository into another
 mod names; // every way to name a repository
 mod private; // pushed names beside mirrored ones
 mod pull_cold; // the transfer that belongs to the server
@@ -11,6 +18,10 @@ mod pull_concurrent; // many clients at once
 mod pull_faults; // what upstreams do wrong
 mod pull_range; // parts of blobs, and HEAD
 mod pull_warm; // what is here already
+mod push; // whole pushes as each client sends them
+mod referrers; // what is attached to a manifest
 mod support;
 mod tidy; // the rules of the house against its source tree
+mod uploads; // sessions: chunks, ends, resuming, limits
 mod upstream_client; // the client of an upstream against every fault a registry was seen to have
+mod wire; // what real clients do on the wire

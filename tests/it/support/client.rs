@@ -185,7 +185,8 @@ impl Answer {
 }
 
 impl Reading {
-    async fn begin(mut stream: TcpStream, method: &str) -> Self {
+    /// Waits for the head of the answer to a request that was sent over `stream`.
+    pub async fn begin(mut stream: TcpStream, method: &str) -> Self {
         let mut buffer = BytesMut::new();
         loop {
             if let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {

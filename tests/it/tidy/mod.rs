@@ -188,8 +188,13 @@ fn files_are_short_enough_to_be_read() {
 #[test]
 fn every_file_opens_with_what_it_is() {
     let silent = |source: &&Source| !source.lines.first().is_some_and(|line| line.starts_with("//!"));
-    let rust = |source: &&Source| source.path.ends_with(".rs") && !source.path.ends_with("/tests.rs");
-    let broken: Vec<String> =
-        written().iter().filter(rust).filter(silent).map(|source| format!("{}:1: no sentence", source.path)).collect();
+    // A room's tests say what the room's own first sentence says.
+    let speaks = |source: &&Source| !source.path.ends_with("/tests.rs") && !source.path.ends_with("Cargo.toml");
+    let broken: Vec<String> = written()
+        .iter()
+        .filter(speaks)
+        .filter(silent)
+        .map(|source| format!("{}:1: no sentence", source.path))
+        .collect();
     hold(&broken);
 }

@@ -1,0 +1,56 @@
+//! What orchestrators and Prometheus ask, beside the API.
+
+use crate::support::client::Call;
+use crate::support::push::push_image;
+use crate::support::registry::TestRegistry;
+
+#[tokio::test]
+async fn a_registry_that_serves_is_alive_and_ready() {
+    let registry = TestRegistry::builder().start().await;
+    assert_eq!(registry.get("/healthz").await.status(), 200);
+    let ready = registry.get("/readyz").await;
+    assert_eq!((ready.status(), ready.header("content-type")), (200, Some("application/json")));
+    assert_eq!((&ready.json()["ready"], &ready.json()["problem"]), (&true.into(), &serde_json::Value::Null));
+    for path in ["/healthz", "/readyz", "/metrics"] {
+        assert_eq!(registry.head(path).await.status(), 200, "{path}");
+        let refused = registry.send(Call::new("POST", path).body("")).await;
+        assert_eq!((refused.status(), refused.header("allow")), (405, Some("GET,HEAD")), "{path}");
+    }
+    registry.finish().await;
+}
+
+#[tokio::test]
+async fn what_is_pushed_shows_in_ready_and_metrics() {
+    let registry = TestRegistry::builder().start().await;
+    push_image(&registry, "app", "latest", &crate::support::content(100_000, 1)).await;
+    assert_eq!(registry.get("/v2/app/manifests/latest").await.status(), 200);
+    assert_eq!(registry.get("/v2/app/manifests/none").await.status(), 404);
+    let ready = registry.get("/readyz").await.json();
+    assert!(ready["store_bytes"].as_u64().is_some_and(|bytes| bytes > 100_000), "{ready}");
+    assert_eq!(ready["cached_bytes"], 0);
+    let metrics = registry.get("/metrics").await;
+    assert!(
+        metrics.header("content-type").is_some_and(|media_type| media_type.starts_with("text/plain; version=0.0.4"))
+    );
+    let text = String::from_utf8_lossy(&metrics.body).into_owned();
+    let counted = |labels: &[&str]| {
+        text.lines()
+            .any(|line| line.starts_with("entrepot_requests") && labels.iter().all(|label| line.contains(label)))
+    };
+    assert!(counted(&["push_manifest", "201"]), "{text}");
+    assert!(counted(&["pull_manifest", "200", "local"]), "{text}");
+    assert!(counted(&["pull_manifest", "404"]), "{text}");
+    assert!(text.lines().all(|line| line.is_empty() || line.starts_with('#') || line.split(' ').count() >= 2));
+    registry.finish().await;
+}
+
+#[tokio::test]
+async fn the_probe_of_every_client_is_answered() {
+    let registry = TestRegistry::builder().start().await;
+    for path in ["/v2/", "/v2", "/v2/?account=a"] {
+        let answer = registry.get(path).await;
+        assert_eq!((answer.status(), answer.body.as_ref()), (200, b"{}".as_ref()), "{path}");
+        assert_eq!(answer.header("docker-distribution-api-version"), Some("registry/2.0"));
+    }
+    registry.finish().await;
+}
