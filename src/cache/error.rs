@@ -119,6 +119,17 @@ impl Error {
         matches!(self, Self::Upstream { source, .. } if source.is_not_found())
     }
 
+    /// Could the upstream not even be asked?
+    pub fn is_out_of_reach(&self) -> bool {
+        match self {
+            Self::Upstream { source, .. } => {
+                matches!(source, upstream::Error::Connect { .. } | upstream::Error::TimedOut { .. })
+            }
+            Self::Resting { .. } | Self::Offline { .. } | Self::Slow { .. } => true,
+            _ => false,
+        }
+    }
+
     /// May the same question succeed in a moment?
     pub fn is_passing(&self) -> bool {
         match self {

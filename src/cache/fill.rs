@@ -178,11 +178,17 @@ impl Filler {
         Ok(held.staging.insert(staging).length_bytes())
     }
 
+    /// Makes the partial file the blob, if it is; if not, it is gone.
     async fn commit_partial(&self, held: &mut Held) -> Result<bool, Error> {
         let Some(staging) = held.staging.take() else { return Ok(false) };
+        let (file, size_bytes) = (staging.file(), staging.length_bytes());
         let writer = BlobWriter::continue_from(staging, &self.digest, Arc::clone(&self.entry)).await?;
         match self.commit(held, writer).await {
-            Ok(()) => Ok(true),
+            Ok(()) => {
+                self.growth.send_replace(Growth::Verified { size_bytes });
+                self.start.send_replace(Start::Ready { file, size_bytes: Some(size_bytes) });
+                Ok(true)
+            }
             Err(Error::Wrong { .. }) => Ok(false),
             Err(error) => Err(error),
         }

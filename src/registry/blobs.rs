@@ -144,7 +144,7 @@ impl Registry {
             Ok(stated) => stated,
             // Whoever asks for the head of a blob of a repository that nobody pulled from is about to push to it, and
             // must be able to when the upstream is out of reach. A pull asks for a manifest first.
-            Err(error) if !error.is_not_found() && self.is_unknown(&source.canonical).await? => {
+            Err(error) if error.is_out_of_reach() && self.is_unknown(&source.canonical).await? => {
                 return Err(Error::BlobUnknown { name: source.canonical.clone(), digest: *digest });
             }
             Err(error) => return Err(Error::cache(&source.canonical)(error)),
