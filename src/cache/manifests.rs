@@ -187,16 +187,14 @@ impl Manifests {
         let reference = Reference::Tag(tag.clone());
         let head = mirror.ask("head_manifest", mirror.upstream().head_manifest(&source.remote, &reference)).await?;
         match head.digest {
-            Some(digest) => match self.find(&source.canonical, &digest).await? {
-                Some(manifest) => {
+            Some(digest) => {
+                if let Some(manifest) = self.find(&source.canonical, &digest).await? {
                     self.confirm(source, tag, known, digest).await?;
-                    Ok(Confirmed::Known(manifest))
+                    return Ok(Confirmed::Known(manifest));
                 }
-                None => {
-                    let fetched = self.ask_for(source, &Reference::Digest(digest)).await?;
-                    Ok(Confirmed::Fetched(self.keep(source, digest, fetched, Some(tag)).await?))
-                }
-            },
+                let fetched = self.ask_for(source, &Reference::Digest(digest)).await?;
+                Ok(Confirmed::Fetched(self.keep(source, digest, fetched, Some(tag)).await?))
+            }
             // An upstream that does not say the digest in a HEAD has to be asked for the whole.
             None => Ok(Confirmed::Fetched(self.fetch_now(source, &reference).await?)),
         }

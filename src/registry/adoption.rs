@@ -11,7 +11,7 @@ use super::Registry;
 use super::error::Error;
 use crate::cache::Source;
 use crate::cache::space::Holding;
-use crate::metadata::{Link, Provenance};
+use crate::metadata::{BlobRow, Link, Provenance};
 use crate::oci::{Digest, Manifest, RepositoryName};
 
 /// Indexes in indexes beyond which nothing is adopted: the specification's own example has two levels.
@@ -118,7 +118,7 @@ impl Registry {
 
     /// [`Registry::claim`] for a mount, which must not acknowledge bytes that were lost.
     pub(super) async fn claim_readable(&self, home: &RepositoryName, digest: &Digest) -> Result<bool, Error> {
-        let Some(row) = self.depot().metadata.find_blob(digest).await?.filter(|row| row.is_present()) else {
+        let Some(row) = self.depot().metadata.find_blob(digest).await?.filter(BlobRow::is_present) else {
             return Ok(false);
         };
         let _pin = self.depot().room.pin(*digest);

@@ -55,7 +55,7 @@ impl Registry {
         digest: &Digest,
         range: Option<RangeRequest>,
     ) -> Result<PulledBlob, Error> {
-        within_patience(target, self.find_blob(target, digest, range)).await
+        within_patience(target, Box::pin(self.find_blob(target, digest, range))).await
     }
 
     async fn find_blob(
@@ -76,7 +76,7 @@ impl Registry {
 
     /// What a pull would give, without starting one: a HEAD never costs a transfer.
     pub async fn head_blob(&self, target: &Target, digest: &Digest) -> Result<BlobHead, Error> {
-        within_patience(target, self.find_head(target, digest)).await
+        within_patience(target, Box::pin(self.find_head(target, digest))).await
     }
 
     async fn find_head(&self, target: &Target, digest: &Digest) -> Result<BlobHead, Error> {
