@@ -39,7 +39,12 @@ pub async fn start(
     let algorithm = algorithm.or(digest.map(|digest| digest.algorithm()));
     let (_, id) = registry.start_upload(&target, algorithm).await.map_err(&failed)?;
     let Some(digest) = digest else { return Ok(session(StatusCode::ACCEPTED, asked, name, &id, 0)) };
-    finish_with(registry, asked, name, &target, &id, &digest, body).await.map_err(failed)
+    let finished = finish_with(registry, asked, name, &target, &id, &digest, body).await;
+    if finished.is_err() {
+        // No client knows the session's URL to go on with it. After a mismatch it is gone already.
+        let _ = registry.cancel_upload(&target, &id).await;
+    }
+    finished.map_err(failed)
 }
 
 /// GET: how far the session has come.
