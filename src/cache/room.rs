@@ -131,6 +131,11 @@ impl Room {
         self.ledger().n_pins()
     }
 
+    /// The bounds.
+    pub fn limits(&self) -> Limits {
+        self.ledger().limits()
+    }
+
     /// The sums as they stand.
     pub fn sums(&self) -> Sums {
         self.ledger().sums()

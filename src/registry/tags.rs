@@ -66,8 +66,8 @@ impl Registry {
         let listed = mirror.ask("list_tags", mirror.upstream().list_tags(&source.remote, Some(n.max(1)), last)).await;
         let upstream_has_more = match listed {
             Ok(page) => {
-                // Beyond the upstream's page there may be tags of its that sort before ours: those wait for the next page.
-                if let (Some(end), true) = (page.tags.iter().max(), page.next.is_some()) {
+                // A page may be shorter than asked: what is kept here and comes after it belongs to a later one.
+                if let Some(end) = page.tags.iter().max().filter(|_| page.next.is_some()) {
                     tags.retain(|tag| tag <= end);
                 }
                 tags.extend(page.tags.into_iter().filter(|tag| last.is_none_or(|last| tag.as_str() > last)));

@@ -5,6 +5,7 @@ mod config_cli; // the command line and its configuration
 mod crash; // the real binary killed and stopped at every moment
 mod deletes; // tags, manifests and blobs taken away
 mod errors; // malformed requests: the error of the specification, nothing stored
+mod eviction; // the bound of the cache
 mod freshness; // when a tag is asked for again
 mod health; // what orchestrators and Prometheus ask
 mod lists; // tags and repositories, a page at a time
@@ -21,6 +22,7 @@ mod pull_warm; // what is here already
 mod push; // whole pushes as each client sends them
 mod referrers; // what is attached to a manifest
 mod support;
+mod tags; // lists
 mod tidy; // the rules of the house against its source tree
 mod uploads; // sessions: chunks, ends, resuming, limits
 mod upstream_client; // the client of an upstream against every fault a registry was seen to have

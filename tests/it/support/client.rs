@@ -89,6 +89,10 @@ impl Call {
 
     /// Sends it over a connection of its own and waits for the head of the answer.
     pub async fn open(self, address: SocketAddr) -> Reading {
+        self.try_open(address).await.expect("the connection holds until there is an answer")
+    }
+
+    async fn try_open(self, address: SocketAddr) -> io::Result<Reading> {
         let mut stream = TcpStream::connect(address).await.expect("the registry listens");
         let mut request = format!("{} {} HTTP/1.1\r\n", self.method, self.path);
         if !self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
@@ -104,9 +108,13 @@ impl Call {
         Reading::begin(stream, &self.method).await
     }
 
-    /// Sends it and reads all of the answer.
+    /// Sends it and reads all of the answer. A connection that ends before there is one makes an answer of status 0: a
+    /// body that fails at once may take its head with it.
     pub async fn send(self, address: SocketAddr) -> Answer {
-        self.open(address).await.finish().await
+        match self.try_open(address).await {
+            Ok(reading) => reading.finish().await,
+            Err(_) => Answer { head: Head { status: 0, headers: vec![] }, body: Bytes::new(), complete: false },
+        }
     }
 }
 
@@ -186,7 +194,7 @@ impl Answer {
 
 impl Reading {
     /// Waits for the head of the answer to a request that was sent over `stream`.
-    pub async fn begin(mut stream: TcpStream, method: &str) -> Self {
+    pub async fn begin(mut stream: TcpStream, method: &str) -> io::Result<Self> {
         let mut buffer = BytesMut::new();
         loop {
             if let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -195,12 +203,14 @@ impl Reading {
                 // 100 and its kind are followed by the answer proper.
                 if head.status >= 200 {
                     let framing = head.framing(method);
-                    return Self { head, stream, buffer, framing };
+                    return Ok(Self { head, stream, buffer, framing });
                 }
                 continue;
             }
-            let read = timeout(PATIENCE, stream.read_buf(&mut buffer)).await.expect("an answer comes in time");
-            assert!(read.is_ok_and(|read| read > 0), "the connection ended before an answer: {buffer:?}");
+            let read = timeout(PATIENCE, stream.read_buf(&mut buffer)).await.expect("an answer comes in time")?;
+            if read == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
         }
     }
 

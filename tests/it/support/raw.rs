@@ -44,7 +44,7 @@ impl Raw {
 
     /// The answer to the one request on this connection.
     pub async fn answer(self, method: &str) -> Answer {
-        Reading::begin(self.0, method).await.finish().await
+        Reading::begin(self.0, method).await.expect("an answer has a head").finish().await
     }
 
     /// The next bytes, whatever they are.

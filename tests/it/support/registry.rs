@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use entrepot::cache::space::Sums;
+use entrepot::cache::space::{Limits, Sums};
 use entrepot::cli::serve;
 use entrepot::clock::Clock;
 use entrepot::config::{self, Config, Limit};
@@ -169,6 +169,11 @@ impl TestRegistry {
     /// The sums of the ledger.
     pub fn sums(&self) -> Sums {
         self.registry().depot().room.sums()
+    }
+
+    /// The ledger's bounds.
+    pub fn limits(&self) -> Limits {
+        self.registry().depot().room.limits()
     }
 
     /// The folder of the store.

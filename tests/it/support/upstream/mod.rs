@@ -53,6 +53,7 @@ struct State {
     gatekeeper: Gatekeeper,
     headers: Vec<(&'static str, String)>,
     requests: Vec<Request>,
+    page_max: Option<usize>,
 }
 
 impl FakeUpstream {
@@ -119,6 +120,11 @@ impl FakeUpstream {
     /// A header on every answer but challenges.
     pub fn header(&self, name: &'static str, value: &str) {
         self.shared.state().headers.push((name, value.to_owned()));
+    }
+
+    /// The most tags on one page, however many are asked for.
+    pub fn page_max(&self, tags: usize) {
+        self.shared.state().page_max = Some(tags);
     }
 
     /// What is to go wrong; earlier faults go first.

@@ -145,10 +145,12 @@ fn part(bytes: Bytes, range: Option<&str>) -> Reply {
 }
 
 fn tags(shared: &Shared, request: &Request, repository: &str) -> Reply {
+    let page_max = shared.state().page_max;
     let tags = shared.state().content.tags(repository);
     let Some(tags) = tags else { return Reply::error(404, "NAME_UNKNOWN") };
     let last = request.parameter("last").unwrap_or_default();
-    let n = request.parameter("n").and_then(|n| n.parse().ok()).unwrap_or(usize::MAX);
+    let n =
+        request.parameter("n").and_then(|n| n.parse().ok()).unwrap_or(usize::MAX).min(page_max.unwrap_or(usize::MAX));
     let after: Vec<String> = tags.into_iter().filter(|tag| *tag > last).collect();
     let page = &after[..n.min(after.len())];
     let body = serde_json::json!({"name": repository, "tags": page}).to_string();
