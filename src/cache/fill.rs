@@ -33,7 +33,7 @@ const UNKNOWN_STEP_BYTES: u64 = 32 << 20;
 /// Wait before a cut transfer is taken up again; doubled for each attempt that gained nothing.
 const BACKOFF: Duration = Duration::from_millis(100);
 /// How long a fill waits for its turn; then its clients stream past the store rather than wait for other people's blobs.
-const TURN_WAIT: Duration = Duration::from_secs(2);
+const TURN_WAIT: Duration = Duration::from_secs(10);
 
 /// How a fill ended.
 enum Ended {

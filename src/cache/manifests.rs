@@ -183,6 +183,9 @@ impl Manifests {
 
     /// One HEAD, which costs nothing of a rate limit; only a changed digest costs a GET.
     async fn check(&self, source: &Source, tag: &Tag, known: Digest) -> Result<Confirmed, Error> {
+        if let Some(manifest) = self.fresh(source, tag).await? {
+            return Ok(Confirmed::Known(manifest));
+        }
         let mirror = &source.mirror;
         let reference = Reference::Tag(tag.clone());
         let head = mirror.ask("head_manifest", mirror.upstream().head_manifest(&source.remote, &reference)).await?;
@@ -197,6 +200,16 @@ impl Manifests {
             }
             // An upstream that does not say the digest in a HEAD has to be asked for the whole.
             None => Ok(Confirmed::Fetched(self.fetch_now(source, &reference).await?)),
+        }
+    }
+
+    /// What a tag names, if it is fresh: another's question may have been answered since this one's asker looked.
+    async fn fresh(&self, source: &Source, tag: &Tag) -> Result<Option<Arc<StoredManifest>>, Error> {
+        let Some(row) = self.find_tag(&source.canonical, tag).await? else { return Ok(None) };
+        let state = TagState { checked_ms: row.checked_ms };
+        match decide(Some(state), &source.mirror.freshness(tag), self.depot.clock.now_ms()) {
+            Decision::Fresh => self.find(&source.canonical, &row.digest).await,
+            _ => Ok(None),
         }
     }
 
@@ -240,6 +253,13 @@ impl Manifests {
     }
 
     async fn fetch_now(&self, source: &Source, reference: &Reference) -> Result<Arc<StoredManifest>, Error> {
+        let known = match reference {
+            Reference::Digest(digest) => self.find(&source.canonical, digest).await?,
+            Reference::Tag(tag) => self.fresh(source, tag).await?,
+        };
+        if let Some(manifest) = known {
+            return Ok(manifest);
+        }
         let fetched = self.ask_for(source, reference).await?;
         match reference {
             Reference::Digest(digest) => self.keep(source, *digest, fetched, None).await,

@@ -165,7 +165,12 @@ async fn a_blob_larger_than_the_cache_streams_through_and_is_not_kept() {
 
 #[tokio::test]
 async fn a_blob_passed_through_never_looks_complete_when_it_is_wrong() {
-    for fault in [Fault::WrongBytes, Fault::LengthOff(-1), Fault::LengthOff(-4 * BLOB as i64), Fault::CutAfter(1000)] {
+    for fault in [
+        Fault::WrongBytes,
+        Fault::LengthOff(-1),
+        Fault::LengthOff(-4 * i64::try_from(BLOB).unwrap()),
+        Fault::CutAfter(1000),
+    ] {
         let fake = FakeUpstream::start().await;
         let digest = fake.push_blob(REPOSITORY, content(4 * BLOB, 1));
         fake.fault(On::blob(&digest).get(), fault);

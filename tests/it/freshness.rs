@@ -10,7 +10,7 @@ use crate::support::registry::{Builder, HUB, TestRegistry, manifest_path};
 use crate::support::upstream::{FakeUpstream, Fault, Gate, Image, On};
 
 const REPOSITORY: &str = "team/app";
-const MINUTE: Duration = Duration::from_secs(60);
+const MINUTE: Duration = Duration::from_mins(1);
 
 fn over(fake: &FakeUpstream) -> Builder {
     TestRegistry::builder().default_upstream(HUB, fake).revalidate_after(10 * MINUTE)
@@ -42,7 +42,7 @@ async fn a_fresh_tag_costs_no_request() {
     fake.push_image(REPOSITORY, "1", &[b"layer"]);
     let registry = over(&fake).start().await;
     registry.get(&tag()).await;
-    registry.advance(10 * MINUTE - Duration::from_millis(1));
+    registry.advance((10 * MINUTE).saturating_sub(Duration::from_millis(1)));
     let answer = registry.get(&tag()).await;
     assert_eq!((answer.cache(), answer.header("warning")), ("hit", None));
     assert_eq!(fake.requests().len(), 1);
@@ -229,7 +229,7 @@ async fn not_found_is_remembered_for_a_while() {
     }
     assert_eq!(fake.requests().len(), 1);
     let image = fake.push_image(REPOSITORY, "1", &[b"layer"]);
-    registry.advance(MINUTE - Duration::from_millis(1));
+    registry.advance(MINUTE.saturating_sub(Duration::from_millis(1)));
     assert_eq!(registry.get(&tag()).await.status(), 404);
     registry.advance(Duration::from_millis(1));
     assert!(registry.get(&tag()).await.body == image.manifest_bytes);

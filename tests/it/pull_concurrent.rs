@@ -2,6 +2,7 @@
 
 use futures::future::join_all;
 
+use crate::support::client::Reading;
 use crate::support::content;
 use crate::support::registry::{TestRegistry, blob_path, manifest_path};
 use crate::support::upstream::{FakeUpstream, Fault, Gate, On};
@@ -23,7 +24,7 @@ async fn fifty_clients_cause_one_transfer_and_all_get_every_byte() {
     assert_eq!(outcomes.iter().filter(|outcome| **outcome == "miss").count(), 1);
     assert_eq!(outcomes.iter().filter(|outcome| **outcome == "coalesced").count(), CLIENTS - 1);
     gate.let_pass(4);
-    for answer in join_all(opened.into_iter().map(|reading| reading.finish())).await {
+    for answer in join_all(opened.into_iter().map(Reading::finish)).await {
         assert!(answer.complete && answer.body == bytes);
     }
     assert_eq!(fake.requests().len(), 1);
@@ -48,7 +49,7 @@ async fn clients_that_come_and_go_change_nothing_for_those_who_stay() {
         drop(leaving);
     }
     gate.let_pass(1);
-    for answer in join_all(staying.into_iter().map(|reading| reading.finish())).await {
+    for answer in join_all(staying.into_iter().map(Reading::finish)).await {
         assert!(answer.complete && answer.body == bytes);
     }
     assert_eq!(fake.requests().len(), 1);

@@ -1,6 +1,7 @@
 //! A client that does what it is told: HTTP/1.1 by hand over a socket, so that it can read slowly, in part, or not at
 //! all, send odd headers, and tell a body that ended from a body that broke off.
 
+use std::fmt::Write as _;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -96,10 +97,10 @@ impl Call {
         let mut stream = TcpStream::connect(address).await.expect("the registry listens");
         let mut request = format!("{} {} HTTP/1.1\r\n", self.method, self.path);
         if !self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
-            request += &format!("host: {address}\r\n");
+            let _ = write!(request, "host: {address}\r\n");
         }
         for (name, value) in &self.headers {
-            request += &format!("{name}: {value}\r\n");
+            let _ = write!(request, "{name}: {value}\r\n");
         }
         request += "\r\n";
         stream.write_all(request.as_bytes()).await.expect("the registry takes a request's head");
