@@ -1,7 +1,7 @@
 //! A push against hashing the same bytes once, and against Distribution.
 
 use crate::client::{Push, push};
-use crate::content::Blob;
+use crate::content::{Blob, store};
 use crate::origin::Origin;
 use crate::process::{Server, installed};
 use crate::table::{Table, median, mib, ratio};
@@ -16,16 +16,17 @@ pub fn run(bench: &Bench) -> Result<()> {
     }
     let mut table = Table::new(
         format!("Push of {:.0} MiB", mib(blob.size_bytes)),
-        &["server", "as", "s", "of hashing alone", "entrepot is"],
+        &["server", "as", "s", "of hashing alone", "of writing and syncing alone", "entrepot is"],
     );
     let mut seed = 1000;
     for (how, name) in [(Push::Put, "one PUT"), (Push::ChunkedPatch, "chunked PATCH")] {
         let mut times: Vec<Vec<f64>> = servers.iter().map(|_| Vec::new()).collect();
-        let mut hashed = Vec::new();
+        let (mut hashed, mut synced) = (Vec::new(), Vec::new());
         for _ in 0..bench.runs {
             seed += 1;
             // Bytes that no server has: one that is sent them again might take a shorter way.
             hashed.push(blob.change(seed)?.as_secs_f64());
+            synced.push(store(&blob, &bench.dir.join("copy"))?.1.as_secs_f64());
             for (server, times) in servers.iter().zip(&mut times) {
                 times.push(push(server.addr, "team/bench", &blob, how)?.as_secs_f64());
             }
@@ -36,6 +37,7 @@ pub fn run(bench: &Bench) -> Result<()> {
                 name.to_owned(),
                 format!("{:.2}", median(own)),
                 format!("{:.2}×", ratio(own, &hashed)),
+                format!("{:.2}×", ratio(own, &synced)),
                 format!("{:.2}×", ratio(&times[0], own)),
             ]);
         }
