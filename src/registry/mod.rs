@@ -6,6 +6,7 @@ mod error;
 mod manifests;
 mod referrers;
 pub mod routing;
+mod sessions;
 mod tags;
 mod uploads;
 
@@ -22,8 +23,9 @@ pub use blobs::{BlobHead, Content, PulledBlob};
 pub use error::Error;
 pub use manifests::PushedManifest;
 pub use routing::{Names, Target};
+pub use sessions::Uploads;
 pub use tags::{PAGE_MAX, Page};
-pub use uploads::{Chunk, Mounted, Uploads};
+pub use uploads::{Chunk, Mounted};
 
 pub use crate::blobs::{BlobPin, BlobReader, Growth, Progress};
 pub use crate::cache::{Bypass, Error as CacheError, Outcome, PulledManifest, Staleness, StoredManifest};

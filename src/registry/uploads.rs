@@ -1,12 +1,12 @@
 //! Upload sessions (distribution-spec, "Pushing blobs"): started, appended to, finished, cancelled, mounted away.
 //!
-//! A session is a row (whose it is) and a file (how far it has come), made before the row and gone before it. The digest is carried from chunk to chunk in memory;
-//! after a restart it is computed from the file, whose length is the offset to go on at, whatever was lost.
+//! A session is a row (whose it is) and a file (how far it has come), made before the row and gone before it. The digest is
+//! carried from chunk to chunk in memory; after a restart it is computed from the file, whose length is the offset to go on
+//! at, whatever was lost.
 
 use std::collections::HashMap;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,8 +16,9 @@ use tracing::{info, warn};
 use super::Registry;
 use super::error::Error;
 use super::routing::Target;
-use crate::blobs::{self, BlobWriter, Lease, PourError, Suspended};
-use crate::cache::space::{Class, Holding, blocks_for};
+use super::sessions::{Opened, Session};
+use crate::blobs::{self, BlobWriter, Lease, PourError};
+use crate::cache::space::{Class, Holding};
 use crate::cache::{self, Reservation, Room, to_the_end};
 use crate::metadata::{Link, Provenance, UploadRow};
 use crate::oci::{Algorithm, ContentRange, Digest, RepositoryName, UploadId};
@@ -25,94 +26,6 @@ use crate::report::Chain;
 
 /// Space reserved at a time for a body of unknown length.
 const STEP_BYTES: u64 = 8 << 20;
-/// How long a request waits for an earlier one of the same session, whose client may be gone without our knowing yet.
-const BUSY_WAIT: Duration = Duration::from_secs(5);
-
-/// How old the index's idea of a session's last use may become.
-const RECORD_TOUCH_EVERY_MS: i64 = 10 * 60 * 1000;
-
-/// A session as this process holds it.
-#[derive(Debug)]
-struct Session {
-    row: UploadRow,
-    touched_ms: AtomicI64,
-    /// What the index knows of `touched_ms`.
-    recorded_ms: AtomicI64,
-    /// Held while a request writes, and by a write under way whose request was dropped.
-    writing: Arc<tokio::sync::Mutex<()>>,
-    /// The digest so far; `None` makes the commit compute it from the file.
-    suspended: Mutex<Option<Suspended>>,
-    reservation: Mutex<Reservation>,
-}
-
-impl Session {
-    fn new(row: UploadRow, reservation: Reservation, suspended: Option<Suspended>) -> Self {
-        Self {
-            touched_ms: AtomicI64::new(row.touched_ms),
-            recorded_ms: AtomicI64::new(row.touched_ms),
-            writing: Arc::default(),
-            suspended: Mutex::new(suspended),
-            reservation: Mutex::new(reservation),
-            row,
-        }
-    }
-
-    /// Waits for the right to write.
-    async fn lease(&self) -> Result<Lease, Error> {
-        let lock = Arc::clone(&self.writing).lock_owned();
-        let held = tokio::time::timeout(BUSY_WAIT, lock).await.map_err(|_| Error::UploadBusy { id: self.row.id })?;
-        Ok(Arc::new(held))
-    }
-
-    fn suspend(&self, suspended: Option<Suspended>) {
-        *self.suspended.lock().unwrap_or_else(PoisonError::into_inner) = suspended;
-    }
-
-    fn resume(&self) -> Option<Suspended> {
-        self.suspended.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-
-    fn reservation(&self) -> MutexGuard<'_, Reservation> {
-        self.reservation.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Makes sure that so many bytes of file are promised. What is promised stays with the session over dropped requests.
-    async fn promise(&self, room: &Arc<Room>, length_bytes: u64, step_bytes: u64) -> Result<(), cache::Error> {
-        let missing_bytes = blocks_for(length_bytes).saturating_sub(self.reservation().bytes());
-        if missing_bytes > 0 {
-            let more = room.reserve(Class::Pushed, missing_bytes.max(step_bytes)).await?;
-            self.reservation().absorb(more);
-        }
-        Ok(())
-    }
-}
-
-/// A session whose name its client does not know yet. Dropped as such, because the request was, it is the next to expire.
-struct Opened {
-    session: Arc<Session>,
-    is_named: bool,
-}
-
-impl Opened {
-    fn named(mut self) -> Arc<Session> {
-        self.is_named = true;
-        Arc::clone(&self.session)
-    }
-}
-
-impl Drop for Opened {
-    fn drop(&mut self) {
-        if !self.is_named {
-            self.session.touched_ms.store(i64::MIN, Ordering::Relaxed);
-        }
-    }
-}
-
-/// The sessions of this process. The index has the same ones, without what can be found again.
-#[derive(Debug, Default)]
-pub struct Uploads {
-    sessions: Mutex<HashMap<UploadId, Arc<Session>>>,
-}
 
 /// The body of a chunk, and what its headers say of it.
 pub struct Chunk<S> {
@@ -131,23 +44,6 @@ pub enum Mounted {
     Yes(RepositoryName),
     /// It could not be mounted: upload it.
     Started(RepositoryName, UploadId),
-}
-
-impl Uploads {
-    fn sessions(&self) -> MutexGuard<'_, HashMap<UploadId, Arc<Session>>> {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Counted and held in one step, so that requests at once do not pass the limit together.
-    fn hold(&self, session: Session, max: usize) -> Result<Arc<Session>, Error> {
-        let session = Arc::new(session);
-        let mut sessions = self.sessions();
-        if sessions.len() >= max {
-            return Err(Error::TooManyUploads { max });
-        }
-        sessions.insert(session.row.id, Arc::clone(&session));
-        Ok(session)
-    }
 }
 
 impl Registry {
@@ -263,8 +159,7 @@ impl Registry {
         let sessions: Vec<Arc<Session>> = self.uploads.sessions().values().cloned().collect();
         let mut expired = 0;
         for session in sessions {
-            let is_idle = session.touched_ms.load(Ordering::Relaxed) < oldest_ms && session.writing.try_lock().is_ok();
-            if !is_idle {
+            if !session.is_idle_since(oldest_ms) {
                 continue;
             }
             match self.drop_session(&session).await {
@@ -323,7 +218,7 @@ impl Registry {
         let reservation = Reservation::none(&self.depot().room, Class::Pushed);
         let suspended = BlobWriter::suspended_start(algorithm.unwrap_or(Algorithm::Sha256));
         let session = Session::new(row, reservation, Some(suspended));
-        let opened = Opened { session: self.uploads.hold(session, self.options.sessions_max)?, is_named: false };
+        let opened = Opened::new(self.uploads.hold(session, self.options.sessions_max)?);
         self.depot().blobs.stage_upload(id).await?;
         Ok(opened)
     }
@@ -332,16 +227,13 @@ impl Registry {
         let name = self.home(target)?;
         let session = self.uploads.sessions().get(id).filter(|session| session.row.repo == name).cloned();
         let session = session.ok_or(Error::UploadUnknown { id: *id })?;
-        session.touched_ms.store(self.depot().clock.now_ms(), Ordering::Relaxed);
+        session.touch(self.depot().clock.now_ms());
         Ok(session)
     }
 
     /// Now and then the index learns that a session is in use, so that a restart does not take it for idle.
     async fn record_touch(&self, session: &Session) -> Result<(), Error> {
-        let touched_ms = session.touched_ms.load(Ordering::Relaxed);
-        let recorded_ms = session.recorded_ms.load(Ordering::Relaxed);
-        if touched_ms - recorded_ms >= RECORD_TOUCH_EVERY_MS {
-            session.recorded_ms.store(touched_ms, Ordering::Relaxed);
+        if let Some(touched_ms) = session.unrecorded_touch() {
             self.depot().metadata.touch_upload(&session.row.id, touched_ms).await?;
         }
         Ok(())
