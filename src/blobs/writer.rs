@@ -21,9 +21,9 @@ use super::{Error, Growth, blocking};
 use crate::oci::{Digest, Digester};
 
 /// Bytes waiting for the write in progress beyond which the source has to wait.
-const QUEUE_BYTES_MAX: u64 = 512 << 10;
+const QUEUE_BYTES_MAX: u64 = 256 << 10;
 /// Bytes written but not digested beyond which the source has to wait: the digest may lag, memory may not grow.
-const UNHASHED_BYTES_MAX: u64 = 1 << 20;
+const UNHASHED_BYTES_MAX: u64 = 768 << 10;
 /// Bytes at the end of a blob that no reader gets before the digest is proven: without them nothing looks complete.
 const LAST_PIECE_BYTES: u64 = 4096;
 
