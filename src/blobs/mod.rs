@@ -1,6 +1,6 @@
 //! Content addressing: how bytes become a blob, and how a blob is read.
 //!
-//! Bytes come in through one door, [`BlobWriter::commit`], which compares their digest first; [`Blobs::put`] is the same
+//! Bytes come in through one door, [`BlobWriter::prove`], which compares their digest first; [`Blobs::put`] is the same
 //! door for bytes that are all at hand. Nothing here knows who may read what, or how much room there is.
 
 mod reader;

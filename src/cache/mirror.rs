@@ -102,11 +102,6 @@ impl Mirror {
         })
     }
 
-    /// Is the upstream being left alone?
-    pub fn is_resting(&self) -> bool {
-        self.breaker().is_open()
-    }
-
     /// Only what says that the upstream itself is in trouble counts: a 404 or a 401 is an answer of a healthy one.
     fn note(&self, error: Option<&upstream::Error>) {
         let mut breaker = self.breaker();
