@@ -2,6 +2,7 @@
 
 pub mod check_config;
 pub mod serve;
+mod upstreams;
 
 use std::process::ExitCode;
 

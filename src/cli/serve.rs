@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::upstreams;
 use crate::blobs::Blobs;
 use crate::cache::space::Limits;
 use crate::cache::{Depot, Memory, Mirror, Policy, Room};
@@ -26,7 +27,7 @@ use crate::oci::Host;
 use crate::registry::{Names, Options, Registry, Sparse};
 use crate::storage::Store;
 use crate::telemetry;
-use crate::upstream::{self, Upstream};
+use crate::upstream::Upstream;
 
 /// Threads for file IO beyond tokio's: fills, uploads and cold reads each hold one for a moment.
 const BLOCKING_THREADS_MAX: usize = 256;
@@ -176,22 +177,7 @@ fn mirror(
     clock: &Clock,
     metrics: &Metrics,
 ) -> anyhow::Result<Arc<Mirror>> {
-    let host: Host = configured.name.parse()?;
-    let credentials = configured.credentials.as_ref().map(|credentials| upstream::Credentials {
-        username: credentials.username.clone(),
-        password: credentials.password.clone(),
-    });
-    let options = upstream::Options {
-        credentials,
-        connect_timeout: configured.connect_timeout,
-        first_byte_timeout: configured.first_byte_timeout,
-        no_progress_timeout: configured.no_progress_timeout,
-        retries: configured.retries,
-        manifest_bytes_max: usize::try_from(config.push.manifest_max_bytes).unwrap_or(usize::MAX),
-        clock: clock.clone(),
-        metrics: metrics.clone(),
-        ..upstream::Options::new(host, configured.url.clone())
-    };
+    let options = upstreams::options(configured, config, clock, metrics)?;
     let policy = Policy {
         revalidate_after: configured.revalidate_after,
         stale_for: configured.stale_for,

@@ -205,20 +205,76 @@ pub enum Fault {
     /// Two passwords.
     #[error("`password` and `password_file` are both given; keep one")]
     TwoPasswords,
-    /// The password's file cannot be read.
+    /// A file cannot be read.
     #[error("cannot read {}: {reason}", path.display())]
-    PasswordFile {
+    FileUnreadable {
         /// The file.
         path: PathBuf,
         /// Why.
         reason: io::Error,
     },
-    /// The password's file has nothing in it.
+    /// A file has nothing in it.
     #[error("{} is empty", path.display())]
-    PasswordFileEmpty {
+    FileEmpty {
         /// The file.
         path: PathBuf,
     },
+    /// A list that must say something.
+    #[error("must have an entry; leave the key out if there is none")]
+    EmptyList,
+    /// Two ways to say where an upstream is.
+    #[error("`url` and `urls` are both given; `urls` alone is enough, with the first to ask first")]
+    BothUrls,
+    /// A source without its URL.
+    #[error("an entry is a URL, or a map with `url` and who we are there")]
+    NoUrl,
+    /// Two sources at one place.
+    #[error("is in the list already")]
+    UrlTwice,
+    /// Credentials of the first source twice.
+    #[error("credentials beside `urls` are for its first entry, which has some of its own; keep one of them")]
+    TwoIdentities,
+    /// Two ways to say who we are.
+    #[error("`{first}` says already who we are; keep one of them")]
+    ManyIdentities {
+        /// The other way.
+        first: &'static str,
+    },
+    /// An account that is nobody.
+    #[error("an account needs a `username` and a `password` or `password_file`")]
+    NoAccount,
+    /// A file that is not docker's.
+    #[error("{} is not a config.json of docker", path.display())]
+    DockerConfig {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Something else than the name of a credential program.
+    #[error("`{name}` is not what may follow `docker-credential-` in the name of a program, such as ecr-login")]
+    HelperName {
+        /// What was written.
+        name: String,
+    },
+    /// A certificate without its key.
+    #[error("a `certificate` needs its `key`")]
+    CertificateAlone,
+    /// A key without its certificate.
+    #[error("a `key` needs its `certificate`")]
+    KeyAlone,
+    /// A file without what it should hold.
+    #[error("{} holds no {what} in PEM form", path.display())]
+    NotPem {
+        /// The file.
+        path: PathBuf,
+        /// What was expected.
+        what: &'static str,
+    },
+    /// TLS settings where there is no TLS.
+    #[error("means nothing for an http:// URL; write https:// or leave it out")]
+    TlsOverHttp,
+    /// A proxy that is none; not shown because it may hold a password.
+    #[error("not a proxy; write http://, https://, socks5:// or socks5h:// with host and port, or `none`")]
+    Proxy,
     /// A variable with our prefix that names no key.
     #[error("names no key of the configuration{}", meant(nearest.as_deref()))]
     UnknownVariable {
@@ -262,6 +318,12 @@ pub enum Fault {
         sum: std::time::Duration,
         /// The promise to clients.
         bound: std::time::Duration,
+    },
+    /// A warning: nobody knows who answers.
+    #[error("INSECURE: whoever answers as {name} is believed, and gets its credentials; use `ca` instead")]
+    InsecureTls {
+        /// The upstream.
+        name: String,
     },
     /// A warning: credentials are sent in clear text.
     #[error("the password is sent unencrypted over http://")]

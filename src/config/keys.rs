@@ -19,7 +19,7 @@ pub(super) const HOST: &str = "HOST";
 use Shape::{List, Map, Scalar};
 
 /// Every key by its path, in the order of `config.yaml`.
-pub(super) const KEYS: [(&[&str], Shape); 42] = [
+pub(super) const KEYS: [(&[&str], Shape); 51] = [
     (&["http", "listen"], Scalar),
     (&["http", "shutdown_grace"], Scalar),
     (&["http", "connections_max"], Scalar),
@@ -46,11 +46,20 @@ pub(super) const KEYS: [(&[&str], Shape); 42] = [
     (&["log", "level"], Scalar),
     (&["upstreams"], Map),
     (&["upstreams", HOST, "url"], Scalar),
+    (&["upstreams", HOST, "urls"], List),
     (&["upstreams", HOST, "default"], Scalar),
     (&["upstreams", HOST, "hosts"], List),
     (&["upstreams", HOST, "username"], Scalar),
     (&["upstreams", HOST, "password"], Scalar),
     (&["upstreams", HOST, "password_file"], Scalar),
+    (&["upstreams", HOST, "accounts"], List),
+    (&["upstreams", HOST, "docker_config"], Scalar),
+    (&["upstreams", HOST, "credential_helper"], Scalar),
+    (&["upstreams", HOST, "credential_timeout"], Scalar),
+    (&["upstreams", HOST, "credential_lifetime"], Scalar),
+    (&["upstreams", HOST, "realms"], List),
+    (&["upstreams", HOST, "tls"], Map),
+    (&["upstreams", HOST, "proxy"], Scalar),
     (&["upstreams", HOST, "revalidate_after"], Scalar),
     (&["upstreams", HOST, "stale_for"], Scalar),
     (&["upstreams", HOST, "stale_after_wait"], Scalar),

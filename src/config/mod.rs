@@ -16,6 +16,8 @@ mod load;
 mod raw;
 mod read;
 mod sections;
+mod source;
+mod sources;
 mod tree;
 pub mod units;
 mod upstream;
@@ -32,9 +34,10 @@ pub use self::{
     flags::ServeFlags,
     load::{LoadedConfig, load},
     sections::{Cache, Http, Log, LogFormat, Push, Sparse, Storage},
+    source::{Credentials, Identity, Password, Patience, Pem, Route, Source, Tls},
     tree::{KeyPath, Origin, Step},
     units::Limit,
-    upstream::{Credentials, OnUpstream404, Upstream},
+    upstream::{OnUpstream404, Upstream},
 };
 
 /// Everything an operator can decide, with every default filled in.
@@ -57,7 +60,7 @@ pub struct Config {
     /// What is logged.
     pub log: Log,
     /// The closed world of registries that are ever contacted, ordered by name.
-    #[serde(serialize_with = "upstream::by_name")]
+    #[serde(serialize_with = "source::by_name")]
     pub upstreams: Vec<Upstream>,
     /// Whether no upstream is asked at all.
     pub offline: bool,

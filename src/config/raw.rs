@@ -2,10 +2,13 @@
 //!
 //! Sections that are valid as written live in [`super::sections`]; upstreams need work and have a raw form here.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
 use secrecy::SecretString;
-use serde::{Deserialize, Deserializer};
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Visitor, value::MapAccessDeserializer},
+};
 
 use super::{
     sections::{Cache, Http, Log, Push, Storage},
@@ -50,6 +53,8 @@ pub(super) struct RawUpstream {
     pub default: bool,
     /// Host headers that mean this upstream. Default none.
     pub hosts: Vec<String>,
+    /// Where it can be had, in the order in which they are asked, instead of `url`. Default none.
+    pub urls: Vec<RawSource>,
     /// User name. Default none: anonymous.
     pub username: Option<String>,
     /// Password or token. Default none.
@@ -57,6 +62,25 @@ pub(super) struct RawUpstream {
     pub password: Option<SecretString>,
     /// File that holds the password; relative to the working directory. Default none.
     pub password_file: Option<PathBuf>,
+    /// Several users with their passwords. Default none.
+    pub accounts: Option<Vec<RawAccount>>,
+    /// Docker's `config.json`. Default none.
+    pub docker_config: Option<PathBuf>,
+    /// The NAME of a program `docker-credential-NAME`. Default none.
+    pub credential_helper: Option<String>,
+    /// How long such a program may take. Default `5s`.
+    #[serde(deserialize_with = "units::duration::deserialize")]
+    pub credential_timeout: Duration,
+    /// How long its answer is good. Default `10m`.
+    #[serde(deserialize_with = "units::duration::deserialize")]
+    pub credential_lifetime: Duration,
+    /// Hosts of token services outside of the upstream's domain. Default none.
+    pub realms: Vec<String>,
+    /// Certificates. Default those of the machine.
+    pub tls: RawTls,
+    /// A proxy's URL, or `none`. Default what the environment says.
+    #[serde(deserialize_with = "secret")]
+    pub proxy: Option<SecretString>,
     /// Default `cache.revalidate_after`.
     #[serde(deserialize_with = "units::duration_or_inherited::deserialize")]
     pub revalidate_after: Option<Duration>,
@@ -95,6 +119,15 @@ impl Default for RawUpstream {
             username: None,
             password: None,
             password_file: None,
+            urls: Vec::new(),
+            accounts: None,
+            docker_config: None,
+            credential_helper: None,
+            credential_timeout: Duration::from_secs(5),
+            credential_lifetime: Duration::from_mins(10),
+            realms: Vec::new(),
+            tls: RawTls::default(),
+            proxy: None,
             revalidate_after: None,
             stale_for: None,
             stale_after_wait: Duration::from_secs(1),
@@ -106,6 +139,106 @@ impl Default for RawUpstream {
             immutable_tags: Vec::new(),
             on_upstream_404: OnUpstream404::default(),
         }
+    }
+}
+
+impl RawUpstream {
+    /// Takes out who we are beside `url`, or at the first of `urls`.
+    pub fn identity(&mut self) -> RawIdentity {
+        RawIdentity {
+            username: self.username.take(),
+            password: self.password.take(),
+            password_file: self.password_file.take(),
+            accounts: self.accounts.take(),
+            docker_config: self.docker_config.take(),
+            credential_helper: self.credential_helper.take(),
+        }
+    }
+}
+
+/// Every way to say who we are; one of them should have been used.
+#[derive(Default)]
+pub(super) struct RawIdentity {
+    pub username: Option<String>,
+    pub password: Option<SecretString>,
+    pub password_file: Option<PathBuf>,
+    pub accounts: Option<Vec<RawAccount>>,
+    pub docker_config: Option<PathBuf>,
+    pub credential_helper: Option<String>,
+}
+
+/// One of several accounts as written.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawAccount {
+    /// User name.
+    pub username: Option<String>,
+    /// Password or token.
+    #[serde(deserialize_with = "secret")]
+    pub password: Option<SecretString>,
+    /// File that holds the password.
+    pub password_file: Option<PathBuf>,
+}
+
+/// `tls` as written.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawTls {
+    /// Certificates of authorities, a PEM file. Default none.
+    pub ca: Option<PathBuf>,
+    /// Our certificate, a PEM file. Default none.
+    pub certificate: Option<PathBuf>,
+    /// Its key, a PEM file. Default none.
+    pub key: Option<PathBuf>,
+    /// Default false.
+    pub insecure: bool,
+}
+
+/// One of `urls` as written: a URL, or a map of it and of who we are there.
+#[derive(Default)]
+pub(super) struct RawSource {
+    pub url: Option<String>,
+    pub identity: RawIdentity,
+    /// It is not a map.
+    pub is_text: bool,
+}
+
+impl<'de> Deserialize<'de> for RawSource {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(SourceVisitor)
+    }
+}
+
+struct SourceVisitor;
+
+impl<'de> Visitor<'de> for SourceVisitor {
+    type Value = RawSource;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a URL, or a map with `url` and who we are there")
+    }
+
+    fn visit_str<E>(self, url: &str) -> Result<RawSource, E> {
+        Ok(RawSource { url: Some(url.to_owned()), identity: RawIdentity::default(), is_text: true })
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<RawSource, A::Error> {
+        #[derive(Default, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        struct Fields {
+            url: Option<String>,
+            username: Option<String>,
+            #[serde(deserialize_with = "secret")]
+            password: Option<SecretString>,
+            password_file: Option<PathBuf>,
+            accounts: Option<Vec<RawAccount>>,
+            docker_config: Option<PathBuf>,
+            credential_helper: Option<String>,
+        }
+        let fields = Fields::deserialize(MapAccessDeserializer::new(map))?;
+        let Fields { url, username, password, password_file, accounts, docker_config, credential_helper } = fields;
+        let identity = RawIdentity { username, password, password_file, accounts, docker_config, credential_helper };
+        Ok(RawSource { url, identity, is_text: false })
     }
 }
 

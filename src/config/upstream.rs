@@ -2,29 +2,46 @@
 
 use std::time::Duration;
 
-use secrecy::{ExposeSecret, SecretString};
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use url::Url;
 
-use super::units;
+use super::{
+    source::{Identity, Patience, Route, Source, Tls},
+    units,
+};
 
-/// A registry that content is fetched from; the shape printed is the shape read, but for the password.
+/// A registry that content is fetched from; the shape printed is the shape read, but for passwords.
+/// `url`, `identity` and `further` are printed by whoever prints the whole.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Upstream {
     /// The host in the names of its content, `host` or `host:port`; the key of the map.
     #[serde(skip)]
     pub name: String,
-    /// Where its API is; http or https, without credentials, query or fragment.
-    #[serde(serialize_with = "as_text")]
+    /// Where its API is; http or https, without credentials, query or fragment. Asked first.
+    #[serde(skip)]
     pub url: Url,
+    /// Who we are at `url`.
+    #[serde(skip)]
+    pub identity: Identity,
+    /// Where else its content can be had; asked in this order when `url` fails.
+    #[serde(skip)]
+    pub further: Vec<Source>,
     /// Whether names without a host are its names; true for one at most.
     #[serde(rename = "default")]
     pub is_default: bool,
     /// Host headers that mean this upstream, in lower case; no other upstream has them.
     pub hosts: Vec<String>,
-    /// Who we are to it; `None` is anonymous.
+    /// For the programs that know credentials.
     #[serde(flatten)]
-    pub credentials: Option<Credentials>,
+    pub patience: Patience,
+    /// Token services that any source may send us to, besides those of its own domain: `host` or `host:port`.
+    pub realms: Vec<String>,
+    /// Certificates, theirs and ours.
+    #[serde(skip_serializing_if = "is_default")]
+    pub tls: Tls,
+    /// The way there.
+    #[serde(rename = "proxy", skip_serializing_if = "Route::is_system")]
+    pub route: Route,
     /// How long a tag is served without asking again.
     #[serde(with = "units::duration")]
     pub revalidate_after: Duration,
@@ -65,34 +82,6 @@ pub enum OnUpstream404 {
     Forget,
 }
 
-/// A user name and its password; `Debug` and `Serialize` hide the password.
-#[derive(Debug, Clone, Serialize)]
-pub struct Credentials {
-    /// The user name.
-    pub username: String,
-    /// The password or token.
-    #[serde(serialize_with = "redacted")]
-    pub password: SecretString,
-}
-
-/// For comparing configurations in tests and on reload; nothing is authenticated by it, so its timing reveals nothing.
-impl PartialEq for Credentials {
-    fn eq(&self, other: &Self) -> bool {
-        self.username == other.username && self.password.expose_secret() == other.password.expose_secret()
-    }
-}
-
-impl Eq for Credentials {}
-
-fn redacted<S: Serializer>(_: &SecretString, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str("[redacted]")
-}
-
-fn as_text<S: Serializer>(url: &Url, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(url)
-}
-
-/// The list as the map it is written as.
-pub(super) fn by_name<S: Serializer>(upstreams: &[Upstream], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_map(upstreams.iter().map(|upstream| (&upstream.name, upstream)))
+fn is_default(tls: &Tls) -> bool {
+    *tls == Tls::default()
 }

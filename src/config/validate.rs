@@ -2,11 +2,10 @@
 
 use std::{collections::HashMap, io, path::Path, time::Duration};
 
-use secrecy::SecretString;
 use url::Url;
 
 use super::{
-    Config, Credentials, Limit, Upstream,
+    Config, Identity, Limit, Patience, Source, Upstream,
     diagnose::{Fault, Problem},
     raw::{Raw, RawUpstream},
     tree::{KeyPath, Node, Step},
@@ -16,7 +15,7 @@ use super::{
 /// A client gets headers or an error within this, because containerd gives up on headers at 30 s.
 const ANSWER_PROMISE: Duration = Duration::from_secs(25);
 
-/// How the file named by `password_file` is read; the only thing here that may touch a disk.
+/// How a file that the configuration names is read; the only thing here that may touch a disk.
 pub(super) type ReadSecret = fn(&Path) -> io::Result<String>;
 
 /// Collects faults and warnings, each with the origin of the key it is about.
@@ -36,8 +35,22 @@ impl<'a> Check<'a> {
         Problem { origin: self.tree.origin_of(&path), path, fault }
     }
 
-    fn refuse(&mut self, path: KeyPath, fault: Fault) {
+    pub(super) fn refuse(&mut self, path: KeyPath, fault: Fault) {
         self.problems.push(self.at(path, fault));
+    }
+
+    pub(super) fn warn(&mut self, path: KeyPath, fault: Fault) {
+        self.warnings.push(self.at(path, fault));
+    }
+
+    /// Was something written there?
+    pub(super) fn has(&self, path: &KeyPath) -> bool {
+        self.tree.get(path).is_some()
+    }
+
+    /// A file that the configuration names.
+    pub(super) fn read(&self, file: &Path) -> io::Result<String> {
+        (self.read_secret)(file)
     }
 
     /// The configuration, to be used only when `problems` stayed empty.
@@ -123,7 +136,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    fn upstream(&mut self, name: String, raw: RawUpstream, revalidate_after: Duration) -> Option<Upstream> {
+    fn upstream(&mut self, name: String, mut raw: RawUpstream, revalidate_after: Duration) -> Option<Upstream> {
         let path = |key: &str| KeyPath::of(&["upstreams", &name, key]);
         if !is_host(&name) {
             self.refuse(KeyPath::of(&["upstreams", &name]), Fault::NotAHost { name: name.clone() });
@@ -133,6 +146,7 @@ impl<'a> Check<'a> {
             ("connect_timeout", raw.connect_timeout),
             ("first_byte_timeout", raw.first_byte_timeout),
             ("no_progress_timeout", raw.no_progress_timeout),
+            ("credential_timeout", raw.credential_timeout),
         ] {
             if timeout.is_zero() {
                 self.refuse(path(key), Fault::Zero);
@@ -147,19 +161,32 @@ impl<'a> Check<'a> {
         let sum = raw.connect_timeout.saturating_add(raw.first_byte_timeout);
         if sum > ANSWER_PROMISE {
             let fault = Fault::SlowTimeouts { sum, bound: ANSWER_PROMISE };
-            self.warnings.push(self.at(KeyPath::of(&["upstreams", &name]), fault));
+            self.warn(KeyPath::of(&["upstreams", &name]), fault);
         }
-        let url = self.url(&name, raw.url.as_deref());
-        let credentials = self.credentials(&name, raw.username, raw.password, raw.password_file.as_deref());
-        let url = url?;
-        if credentials.is_some() && url.scheme() == "http" {
-            self.warnings.push(self.at(path("url"), Fault::ClearTextPassword));
+        self.realms(&name, &raw.realms);
+        let route = self.route(&name, raw.proxy.take());
+        let identity = raw.identity();
+        let sources = self.sources(&name, raw.url.as_deref(), std::mem::take(&mut raw.urls), identity);
+        let tls = self.tls(&name, std::mem::take(&mut raw.tls), sources.as_deref().unwrap_or_default());
+        let mut further = sources?;
+        for (index, source) in further.iter().enumerate() {
+            if source.identity != Identity::Anonymous && source.url.scheme() == "http" {
+                let urls = path("urls");
+                let at = if self.has(&urls) { urls.then(Step::Index(index)) } else { path("url") };
+                self.warn(at, Fault::ClearTextPassword);
+            }
         }
+        let Source { url, identity } = further.remove(0);
         Some(Upstream {
             url,
+            identity,
+            further,
+            patience: Patience { timeout: raw.credential_timeout, lifetime: raw.credential_lifetime },
+            realms: raw.realms,
+            tls,
+            route,
             is_default: raw.default,
             hosts: raw.hosts,
-            credentials,
             revalidate_after: raw.revalidate_after.unwrap_or(revalidate_after),
             stale_for: raw.stale_for,
             stale_after_wait: raw.stale_after_wait,
@@ -172,55 +199,6 @@ impl<'a> Check<'a> {
             on_upstream_404: raw.on_upstream_404,
             name,
         })
-    }
-
-    fn url(&mut self, name: &str, written: Option<&str>) -> Option<Url> {
-        let implied = match name {
-            // The names of Docker Hub are under docker.io, where no registry answers.
-            "docker.io" => "https://registry-1.docker.io".to_owned(),
-            host => format!("https://{host}"),
-        };
-        let fault = match parse_url(written.unwrap_or(&implied)) {
-            Ok(url) => return Some(url),
-            Err(fault) => fault,
-        };
-        self.refuse(KeyPath::of(&["upstreams", name, "url"]), fault);
-        None
-    }
-
-    fn credentials(
-        &mut self,
-        name: &str,
-        username: Option<String>,
-        password: Option<SecretString>,
-        password_file: Option<&Path>,
-    ) -> Option<Credentials> {
-        let path = |key: &str| KeyPath::of(&["upstreams", name, key]);
-        let (key, fault) = match (username, password, password_file) {
-            (None, None, None) => return None,
-            (Some(username), Some(password), None) => return Some(Credentials { username, password }),
-            (Some(username), None, Some(file)) => match self.password_in(file) {
-                Ok(password) => return Some(Credentials { username, password }),
-                Err(fault) => ("password_file", fault),
-            },
-            (Some(_), None, None) => ("username", Fault::UsernameAlone),
-            (_, Some(_), Some(_)) => ("password_file", Fault::TwoPasswords),
-            (None, Some(_), None) => ("password", Fault::PasswordAlone),
-            (None, None, Some(_)) => ("password_file", Fault::PasswordAlone),
-        };
-        self.refuse(path(key), fault);
-        None
-    }
-
-    fn password_in(&self, file: &Path) -> Result<SecretString, Fault> {
-        match (self.read_secret)(file) {
-            Err(reason) => Err(Fault::PasswordFile { path: file.to_owned(), reason }),
-            // Editors and `echo` end a file with a line break that is no part of the secret.
-            Ok(text) => match text.trim_end_matches(['\r', '\n']) {
-                "" => Err(Fault::PasswordFileEmpty { path: file.to_owned() }),
-                password => Ok(SecretString::from(password)),
-            },
-        }
     }
 
     fn between_upstreams(&mut self, upstreams: &[Upstream]) {
@@ -243,22 +221,8 @@ impl<'a> Check<'a> {
     }
 }
 
-fn parse_url(text: &str) -> Result<Url, Fault> {
-    let url = Url::parse(text).map_err(|reason| Fault::Url { reason })?;
-    if !matches!(url.scheme(), "http" | "https") {
-        return Err(Fault::UrlScheme { scheme: url.scheme().to_owned() });
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(Fault::UrlCredentials);
-    }
-    if url.query().is_some() || url.fragment().is_some() {
-        return Err(Fault::UrlQuery);
-    }
-    Ok(url)
-}
-
 /// `host` or `host:port` as it stands in an image name: lower case, labels of letters, digits and inner hyphens.
-fn is_host(text: &str) -> bool {
+pub(super) fn is_host(text: &str) -> bool {
     let (host, port) = text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port)));
     let is_label = |label: &str| {
         let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';

@@ -2,16 +2,20 @@
 
 use std::time::Duration;
 
-use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, RETRY_AFTER};
+use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderMap, HeaderName, RETRY_AFTER};
 
 use super::error::{Asked, Error, Nonsense};
+use super::turns::Turn;
 use crate::oci::Digest;
 
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
 const RATE_REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
 
-/// A `Retry-After` beyond this is taken for a mistake (some upstreams send a date as seconds) and cut down to it.
+/// A number of seconds from here on is a date: nobody says that we should stay away for thirty years.
+const UNIX_SECONDS_MIN: u64 = 1_000_000_000;
+
+/// A `Retry-After` beyond this is taken for a mistake and cut down to it.
 const RETRY_AFTER_MAX: Duration = Duration::from_hours(24);
 
 /// An answer whose body has not been read.
@@ -20,6 +24,12 @@ pub struct Answer {
     pub request: Asked,
     /// False once a redirect led away from the origin that was asked first.
     pub at_origin: bool,
+    /// What the source said of its rate limit, here or on the way.
+    pub rate_limit: Option<RateLimit>,
+    /// The right to have this answer open.
+    pub turn: Option<Turn>,
+    /// Unix milliseconds of its arrival.
+    pub now_ms: i64,
     /// Head and body.
     pub response: reqwest::Response,
 }
@@ -28,7 +38,7 @@ impl Answer {
     /// Turns every status into an error but 200, and 206 where a range was asked for.
     pub fn succeeded(self, asked_for_range: bool) -> Result<Self, Error> {
         let request = self.request.clone();
-        let retry_after = retry_after(self.response.headers());
+        let retry_after = self.retry_after();
         match self.response.status().as_u16() {
             200 => Ok(self),
             206 if asked_for_range => Ok(self),
@@ -39,6 +49,11 @@ impl Answer {
             429 => Err(Error::RateLimited { request, retry_after }),
             status => Err(Error::Status { request, status, retry_after }),
         }
+    }
+
+    /// How long to stay away, if it says so.
+    pub fn retry_after(&self) -> Option<Duration> {
+        retry_after(self.response.headers(), self.now_ms)
     }
 
     /// `Content-Type` as it came.
@@ -85,10 +100,23 @@ fn quota(value: &str) -> Option<(u64, Option<Duration>)> {
     Some((count, window))
 }
 
-/// Seconds only: the other form, a date, is not worth trusting another clock for.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds = decimal(text(headers, &RETRY_AFTER)?.trim())?;
+/// `Retry-After` in each of its forms: seconds, a date (RFC 9110, section 10.2.3), and Docker Hub's, a date as Unix
+/// seconds. A date counts from the answer's own `Date`, because two clocks seldom agree, or else from our clock.
+fn retry_after(headers: &HeaderMap, now_ms: i64) -> Option<Duration> {
+    let value = text(headers, &RETRY_AFTER)?.trim();
+    let now = text(headers, &DATE).and_then(unix_seconds).or_else(|| u64::try_from(now_ms / 1000).ok())?;
+    let seconds = match decimal(value).filter(|_| !value.is_empty()) {
+        Some(number) if number >= UNIX_SECONDS_MIN => number.saturating_sub(now),
+        Some(seconds) => seconds,
+        None => unix_seconds(value)?.saturating_sub(now),
+    };
     Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX))
+}
+
+/// An HTTP date.
+fn unix_seconds(date: &str) -> Option<u64> {
+    let time = httpdate::parse_http_date(date).ok()?;
+    Some(time.duration_since(std::time::UNIX_EPOCH).ok()?.as_secs())
 }
 
 fn text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
@@ -150,13 +178,27 @@ mod tests {
     }
 
     #[test]
-    fn a_retry_after_is_a_bounded_number_of_seconds() {
-        let read = |value| retry_after(&headers(&[("retry-after", value)]));
+    fn a_retry_after_is_seconds_a_date_or_a_date_in_seconds() {
+        const NOW: i64 = 1_792_000_000;
+        let read = |value| retry_after(&headers(&[("retry-after", value)]), NOW * 1000);
         assert_eq!(read("7"), Some(Duration::from_secs(7)));
-        assert_eq!(read("1800000000"), Some(RETRY_AFTER_MAX));
-        assert_eq!(read("Wed, 21 Oct 2026 07:28:00 GMT"), None);
-        assert_eq!(read("-1"), None);
-        assert_eq!(read(""), None);
+        assert_eq!(read("1792000042"), Some(Duration::from_secs(42)));
+        assert_eq!(read("1791999999"), Some(Duration::ZERO));
+        assert_eq!(read("999999999"), Some(RETRY_AFTER_MAX));
+        let date = httpdate::fmt_http_date(std::time::UNIX_EPOCH + Duration::from_secs(1_792_000_009));
+        let dated = |pairs: &[(&'static str, &str)]| {
+            let pairs = pairs.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()));
+            retry_after(&pairs.collect(), NOW * 1000)
+        };
+        assert_eq!(dated(&[("retry-after", &date)]), Some(Duration::from_secs(9)));
+        // A server whose clock is an hour fast means nine seconds all the same.
+        let fast = |seconds| httpdate::fmt_http_date(std::time::UNIX_EPOCH + Duration::from_secs(seconds));
+        let answer = [("retry-after", fast(1_792_003_609)), ("date", fast(1_792_003_600))];
+        let answer = answer.each_ref().map(|(name, value)| (*name, value.as_str()));
+        assert_eq!(dated(&answer), Some(Duration::from_secs(9)));
+        for value in ["-1", "", "soon", "Wed, 99 Oct 2026 07:28:00 GMT"] {
+            assert_eq!(read(value), None, "{value:?}");
+        }
     }
 
     #[test]

@@ -8,6 +8,9 @@ use bytes::{Bytes, BytesMut};
 use super::Fetch;
 use super::answer::{Answer, Part};
 use super::error::{Asked, Error, Nonsense, Wait};
+use super::redact::SafeUrl;
+use super::sources::Source;
+use super::turns::Turn;
 
 /// A body being read, and where in the content it stands.
 pub struct Body {
@@ -18,6 +21,8 @@ pub struct Body {
     /// Offset after the last byte that has to come, if known.
     end: Option<u64>,
     finished: bool,
+    /// The right to read it.
+    _turn: Option<Turn>,
 }
 
 impl Body {
@@ -28,8 +33,8 @@ impl Body {
     }
 
     fn part(answer: Answer, no_progress_timeout: Duration, position: u64, end: Option<u64>) -> Self {
-        let Answer { request, response, .. } = answer;
-        Self { request, response, no_progress_timeout, position, end, finished: false }
+        let Answer { request, response, turn, .. } = answer;
+        Self { request, response, no_progress_timeout, position, end, finished: false, _turn: turn }
     }
 
     /// The next bytes, none at the end. Cancelling loses nothing.
@@ -90,27 +95,42 @@ pub struct BlobStream {
     /// Offset in the blob of the first byte that comes: 0 if the upstream ignored the range, and then the caller skips.
     pub start: u64,
     body: Body,
+    from: Arc<Source>,
 }
 
 impl BlobStream {
     /// Checks the answer's head against what was asked for (RFC 9110, sections 14 and 15.3.7).
-    pub(super) fn open(answer: Answer, asked: Fetch, no_progress_timeout: Duration) -> Result<Self, Error> {
+    pub(super) fn open(
+        answer: Answer,
+        asked: Fetch,
+        no_progress_timeout: Duration,
+        from: Arc<Source>,
+    ) -> Result<Self, Error> {
         let length_bytes = answer.length_bytes();
         if answer.response.status().as_u16() != 206 {
             let body = Body::part(answer, no_progress_timeout, 0, length_bytes);
-            return Ok(Self { total_bytes: length_bytes, start: 0, body });
+            return Ok(Self { total_bytes: length_bytes, start: 0, body, from });
         }
         let value = answer.response.headers().get(reqwest::header::CONTENT_RANGE).and_then(|value| value.to_str().ok());
         let part = covering(asked, value.and_then(Part::parse), length_bytes)
             .map_err(|what| Error::Nonsense { request: answer.request.clone(), what })?;
         let body = Body::part(answer, no_progress_timeout, part.first, Some(part.last + 1));
-        Ok(Self { total_bytes: part.total_bytes, start: part.first, body })
+        Ok(Self { total_bytes: part.total_bytes, start: part.first, body, from })
     }
 
     /// The next bytes, none at the end. A body shorter than announced is [`Error::Cut`] with the offset in the blob at
     /// which to go on; no bytes for `no_progress_timeout` is [`Error::TimedOut`]. Cancelling loses nothing.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
-        self.body.next().await
+        let next = self.body.next().await;
+        if let Err(error) = &next {
+            self.from.failed(error);
+        }
+        next
+    }
+
+    /// Which source of the upstream it comes from.
+    pub fn source(&self) -> &SafeUrl {
+        self.from.url()
     }
 
     /// Offset in the blob of the next byte to come.

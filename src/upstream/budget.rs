@@ -37,6 +37,17 @@ impl Budget {
             _ => Level::Plenty,
         }
     }
+
+    /// Two accounts' budgets as one: all that is left, and when some of it comes back.
+    pub(super) fn and(self, other: Self) -> Self {
+        let earlier = self.resets_at_ms.into_iter().chain(other.resets_at_ms).min();
+        Self {
+            limit: self.limit.zip(other.limit).map(|(one, other)| one.saturating_add(other)),
+            remaining: self.remaining.saturating_add(other.remaining),
+            window: self.window.max(other.window),
+            resets_at_ms: earlier,
+        }
+    }
 }
 
 /// The budget of one account over time.
@@ -112,5 +123,15 @@ mod tests {
         assert_eq!(meter.note(seen(11), 0), (None, Level::Plenty));
         assert_eq!(meter.note(seen(10), 0), (Some(Level::Plenty), Level::Low));
         assert_eq!(meter.note(seen(0), 0), (Some(Level::Low), Level::Exhausted));
+    }
+
+    #[test]
+    fn two_budgets_add_up() {
+        let mut meter = Meter::default();
+        meter.note(seen(30), 0);
+        let one = meter.budget(0).unwrap();
+        let other = Budget { limit: Some(50), remaining: 5, window: None, resets_at_ms: Some(7) };
+        let both = one.and(other);
+        assert_eq!((both.limit, both.remaining, both.resets_at_ms), (Some(150), 35, Some(7)));
     }
 }

@@ -1,6 +1,7 @@
 //! What an upstream asks for when it answers 401: the `WWW-Authenticate` header (RFC 9110, section 11.6.1).
 
 use http_auth::{ChallengeParser, ChallengeRef};
+use reqwest::header::{HeaderMap, WWW_AUTHENTICATE};
 use url::Url;
 
 /// Bytes of challenges that are looked at; a real one has a few hundred.
@@ -38,6 +39,11 @@ pub fn parse<'h>(headers: impl IntoIterator<Item = &'h str>) -> Option<Challenge
         }
     }
     basic
+}
+
+/// The challenge in the headers of an answer.
+pub(super) fn of(headers: &HeaderMap) -> Option<Challenge> {
+    parse(headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok()))
 }
 
 fn bearer(challenge: &ChallengeRef<'_>) -> Option<Challenge> {

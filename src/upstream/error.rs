@@ -119,6 +119,28 @@ pub enum Error {
         /// The token service named in the challenge.
         realm: SafeUrl,
     },
+    /// The credentials of an account could not be had from where they are kept. Nothing was sent.
+    #[error("upstream {host}: no credentials: {reason}")]
+    Credentials {
+        /// The upstream.
+        host: Host,
+        /// What is wrong with the file or program.
+        reason: String,
+    },
+    /// As many questions as are allowed were in flight for as long as an answer may take.
+    #[error("{request}: no question before it was answered within {after:?}; `connections_max` bounds them")]
+    Busy {
+        /// What was to be asked.
+        request: Asked,
+        /// How long the turn was waited for.
+        after: Duration,
+    },
+    /// The options name no source.
+    #[error("upstream {host}: there is no URL to ask")]
+    NoSource {
+        /// The upstream.
+        host: Host,
+    },
     /// The URL of the upstream cannot be asked: not http(s), no host, or with credentials in it.
     #[error("upstream {host}: {url} is not an http or https URL without user and password")]
     UrlUnsupported {
@@ -242,9 +264,38 @@ impl Error {
             | Self::RangeUnsatisfiable { .. }
             | Self::Nonsense { .. }
             | Self::RealmRefused { .. }
+            | Self::Credentials { .. }
+            | Self::Busy { .. }
+            | Self::NoSource { .. }
             | Self::UrlUnsupported { .. }
             | Self::Setup { .. } => false,
         }
+    }
+
+    /// Which of two failures of one question tells more, when two sources were asked: whoever could not say counts
+    /// more than whoever said no.
+    pub(super) fn or_more_telling(self, other: Self) -> Self {
+        if other.weight() > self.weight() { other } else { self }
+    }
+
+    const fn weight(&self) -> u8 {
+        match self {
+            Self::NotFound { .. } => 0,
+            Self::Refused { .. } => 1,
+            Self::RateLimited { .. } => 3,
+            _ if self.is_transient() => 4,
+            _ => 2,
+        }
+    }
+
+    /// Is this an answer about the content, so that asking the same source again would not change it?
+    pub(super) const fn is_definite(&self) -> bool {
+        matches!(self, Self::NotFound { .. } | Self::Refused { .. } | Self::RangeUnsatisfiable { .. })
+    }
+
+    /// Does this say that the source is in trouble?
+    pub(super) const fn blames_source(&self) -> bool {
+        self.is_transient() || matches!(self, Self::Status { .. } | Self::Nonsense { .. } | Self::Credentials { .. })
     }
 
     /// One word for logs and metric labels.
@@ -261,6 +312,9 @@ impl Error {
             Self::Cut { .. } => "cut",
             Self::Nonsense { what, .. } => what.kind(),
             Self::RealmRefused { .. } => "realm_refused",
+            Self::Credentials { .. } => "credentials",
+            Self::Busy { .. } => "busy",
+            Self::NoSource { .. } => "no_source",
             Self::UrlUnsupported { .. } => "url_unsupported",
             Self::Setup { .. } => "setup",
         }

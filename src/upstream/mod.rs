@@ -1,62 +1,73 @@
-//! A client of one upstream registry: manifests, blobs and tags, with its authentication, redirects and retries.
+//! A client of one upstream registry: manifests, blobs and tags, with its sources, authentication, redirects and retries.
 //!
 //! ```text
-//! operation ─ retry ─ authorize ─ transport ─ (redirects) ─ answer ─ body
-//!               │         └ 401: challenge → token or credentials, once
+//! operation ─ retry ─ sources ─ accounts ─ authorize ─ transport ─ (redirects) ─ answer ─ body
+//!               │        │          │          └ 401: challenge → token or credentials
+//!               │        │          └ 429: the next account, or none before Retry-After
+//!               │        └ whatever fails: the next source
 //!               └ transient failures, within `retries` and `answer_timeout`
 //! ```
 //! Invariants: nothing is verified here, that is the cache's part, but lengths and ranges are as announced or the answer
-//! is an error; credentials go to the upstream's origin and to token services of its domain and nowhere else, nor into
+//! is an error; credentials go to the source they are for and to token services of its domain and nowhere else, nor into
 //! an error or a log; every operation may be dropped at any time and leaves nothing running.
 
+mod accounts;
 mod answer;
 mod auth;
 mod body;
 mod budget;
 mod challenge;
 mod clients;
+mod credentials;
+mod docker_config;
 mod error;
+mod health;
 mod options;
+mod outside;
 mod realm;
 mod redact;
 mod redirect;
 mod retry;
+mod sources;
 mod tags;
+mod token;
 mod transport;
+mod turns;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::Method;
 use tokio::time::Instant;
-use url::Url;
 
-pub use auth::Credentials;
+pub use accounts::AccountState;
 pub use body::BlobStream;
 pub use budget::Budget;
 /// For the fuzz targets, which read what a stranger may answer.
 #[doc(hidden)]
 pub use challenge::{Challenge, parse as parse_challenge};
+pub use credentials::{Account, Credentials, Patience};
 pub use error::{Asked, Error, Nonsense, Wait};
-pub use options::Options;
+pub use options::{Options, Route, SourceOptions, Tls};
 pub use redact::SafeUrl;
+pub use sources::SourceState;
 pub use tags::TagPage;
 
 use crate::oci::{Digest, Host, ManifestKind, MediaType, Reference, RepositoryName};
 use answer::Answer;
-use auth::Auth;
 use body::Body;
-use transport::{Ask, Transport};
+use sources::{Question, Source, Sources};
+use transport::Kind;
 
-/// One registry to fetch from. Clones share connections, tokens and the rate limit.
+/// One registry to fetch from. Clones share connections, tokens and rate limits.
 #[derive(Clone)]
 pub struct Upstream(Arc<Inner>);
 
 struct Inner {
     options: Options,
-    transport: Transport,
-    auth: Auth,
+    sources: Sources,
 }
 
 /// What an upstream says of a manifest without sending it.
@@ -114,9 +125,8 @@ impl Upstream {
     /// Makes the client; asks nobody.
     pub fn new(options: Options) -> Result<Self, Error> {
         let options = options.checked()?;
-        let transport = Transport::new(&options)?;
-        let auth = Auth::new(options.credentials.clone(), options.no_progress_timeout);
-        Ok(Self(Arc::new(Inner { options, transport, auth })))
+        let sources = Sources::new(&options)?;
+        Ok(Self(Arc::new(Inner { options, sources })))
     }
 
     /// What the operator calls this upstream.
@@ -130,9 +140,10 @@ impl Upstream {
         repository: &RepositoryName,
         reference: &Reference,
     ) -> Result<ManifestHead, Error> {
-        let ask = self.ask_manifest(Method::HEAD, repository, reference);
-        self.retrying(&ask, || async {
-            let answer = self.ask(&ask, repository).await?;
+        let question = about_manifest(Method::HEAD, repository, reference);
+        let question = &question;
+        self.retrying(question, |source| async move {
+            let answer = source.ask(question).await?;
             let content_type = answer.content_type();
             refuse_html(&answer.request, content_type.as_deref(), b"")?;
             Ok(ManifestHead { digest: answer.content_digest(), content_type, size_bytes: answer.length_bytes() })
@@ -146,9 +157,10 @@ impl Upstream {
         repository: &RepositoryName,
         reference: &Reference,
     ) -> Result<FetchedManifest, Error> {
-        let ask = self.ask_manifest(Method::GET, repository, reference);
-        self.retrying(&ask, || async {
-            let answer = self.ask(&ask, repository).await?;
+        let question = about_manifest(Method::GET, repository, reference);
+        let question = &question;
+        self.retrying(question, |source| async move {
+            let answer = source.ask(question).await?;
             let (content_type, claimed, request) =
                 (answer.content_type(), answer.content_digest(), answer.request.clone());
             refuse_html(&request, content_type.as_deref(), b"")?;
@@ -161,21 +173,17 @@ impl Upstream {
 
     /// Asks whether a blob is there and how long it is.
     pub async fn head_blob(&self, repository: &RepositoryName, digest: &Digest) -> Result<BlobHead, Error> {
-        let ask = Ask {
-            method: Method::HEAD,
-            url: self.url(repository, &format!("blobs/{digest}")),
-            accept: None,
-            range: None,
-        };
-        self.retrying(&ask, || async {
-            let answer = self.ask(&ask, repository).await?;
+        let question = about_blob(Method::HEAD, Kind::Metadata, repository, digest);
+        let question = &question;
+        self.retrying(question, |source| async move {
+            let answer = source.ask(question).await?;
             Ok(BlobHead { size_bytes: answer.length_bytes() })
         })
         .await
     }
 
     /// Begins to fetch a blob; retried until the head of an answer has come. Whoever reads the stream to a cut asks
-    /// again from there.
+    /// again from there, and another source answers if there is one.
     pub async fn fetch_blob(
         &self,
         repository: &RepositoryName,
@@ -183,16 +191,16 @@ impl Upstream {
         part: Fetch,
     ) -> Result<BlobStream, Error> {
         let part = if part == Fetch::From(0) { Fetch::Whole } else { part };
-        let range = match part {
+        let mut question = about_blob(Method::GET, Kind::Blob, repository, digest);
+        question.range = match part {
             Fetch::Whole => None,
             Fetch::From(first) => Some(format!("bytes={first}-")),
             Fetch::Between { first, last } => Some(format!("bytes={first}-{last}")),
         };
-        let ask =
-            Ask { method: Method::GET, url: self.url(repository, &format!("blobs/{digest}")), accept: None, range };
-        self.retrying(&ask, || async {
-            let answer = self.ask(&ask, repository).await?;
-            BlobStream::open(answer, part, self.0.options.no_progress_timeout)
+        let question = &question;
+        self.retrying(question, |source| async move {
+            let answer = source.ask(question).await?;
+            BlobStream::open(answer, part, self.0.options.no_progress_timeout, source)
         })
         .await
     }
@@ -204,15 +212,13 @@ impl Upstream {
         n: Option<usize>,
         last: Option<&str>,
     ) -> Result<TagPage, Error> {
-        let mut url = self.url(repository, "tags/list");
-        if n.is_some() || last.is_some() {
-            let n = n.map(|n| ("n", n.to_string()));
-            let last = last.map(|last| ("last", last.to_owned()));
-            url.query_pairs_mut().extend_pairs(n.into_iter().chain(last));
-        }
-        let ask = Ask { method: Method::GET, url, accept: Some("application/json".to_owned()), range: None };
-        self.retrying(&ask, || async {
-            let answer = self.ask(&ask, repository).await?;
+        let mut question = Question::new(Method::GET, Kind::Metadata, repository, "tags/list".to_owned());
+        question.accept = Some("application/json".to_owned());
+        question.query.extend(n.map(|n| ("n", n.to_string())));
+        question.query.extend(last.map(|last| ("last", last.to_owned())));
+        let question = &question;
+        self.retrying(question, |source| async move {
+            let answer = source.ask(question).await?;
             let (request, headers) = (answer.request.clone(), answer.response.headers().clone());
             let body = self.read(answer).await?;
             tags::read(&body, &headers).ok_or(Error::Nonsense { request, what: Nonsense::TagList })
@@ -220,59 +226,63 @@ impl Upstream {
         .await
     }
 
-    /// What may still be asked, of all accounts together; `None` while that is not known.
+    /// What may still be asked, of all accounts together; `None` while that of one of them is not known.
     pub fn budget(&self) -> Option<Budget> {
-        self.0.transport.budget()
+        let accounts = self.0.sources.states().into_iter().flat_map(|source| source.accounts);
+        accounts.map(|account| account.budget).reduce(|one, other| Some(one?.and(other?))).flatten()
     }
 
-    fn ask_manifest(&self, method: Method, repository: &RepositoryName, reference: &Reference) -> Ask {
-        let accept = ManifestKind::ALL.map(ManifestKind::media_type).join(", ");
-        Ask { method, url: self.url(repository, &format!("manifests/{reference}")), accept: Some(accept), range: None }
-    }
-
-    fn url(&self, repository: &RepositoryName, rest: &str) -> Url {
-        let mut url = self.0.options.url.clone();
-        let prefix = url.path().trim_end_matches('/').to_owned();
-        url.set_path(&format!("{prefix}/v2/{repository}/{rest}"));
-        url
-    }
-
-    /// One attempt: authorized if there is something at hand, and after a challenge once more.
-    async fn ask(&self, ask: &Ask, repository: &RepositoryName) -> Result<Answer, Error> {
-        let Inner { transport, auth, .. } = &*self.0;
-        let at_hand = auth.cached(repository).await;
-        let first = transport.send(ask, at_hand.as_ref()).await?;
-        // A challenge from where a redirect led is not the upstream's: nothing of ours is owed there.
-        let is_challenge = first.response.status().as_u16() == 401 && first.at_origin;
-        let answer = if is_challenge {
-            let authorization = auth.answer(transport, &first, repository, at_hand.as_ref()).await?;
-            transport::discard(first).await;
-            transport.send(ask, Some(&authorization)).await?
-        } else {
-            first
-        };
-        answer.succeeded(ask.range.is_some())
+    /// Every source with its accounts, as they stand now, in the order of the configuration.
+    pub fn sources(&self) -> Vec<SourceState> {
+        self.0.sources.states()
     }
 
     async fn read(&self, answer: Answer) -> Result<Bytes, Error> {
         Body::of(answer, self.0.options.no_progress_timeout).read(self.0.options.manifest_bytes_max).await
     }
 
-    /// Attempts until one succeeds, one fails for good, or the time is up.
-    async fn retrying<T, F>(&self, ask: &Ask, attempt: impl Fn() -> F) -> Result<T, Error>
+    /// Attempts until one succeeds, one fails for good, or the time is up. An attempt asks one source after the other.
+    async fn retrying<T, F>(&self, question: &Question<'_>, attempt: impl Fn(Arc<Source>) -> F) -> Result<T, Error>
     where
         F: Future<Output = Result<T, Error>>,
     {
-        let options = &self.0.options;
+        let Inner { options, sources } = &*self.0;
         let policy = retry::Policy { retries: options.retries, backoff: options.retry_backoff };
         let deadline = Instant::now() + options.answer_timeout;
         let mut failures = 0;
+        // Who has said no for good is not asked again while the others are retried.
+        let (mut definite, mut refusal): (Vec<SafeUrl>, Option<Error>) = (Vec::new(), None);
         loop {
-            let Ok(result) = tokio::time::timeout_at(deadline, attempt()).await else {
-                let request = self.0.transport.asked(&ask.method, &ask.url);
-                return Err(Error::TimedOut { request, what: Wait::Answer, after: options.answer_timeout });
-            };
-            let Err(error) = result else { return result };
+            let mut order = sources.in_order();
+            order.retain(|source| !definite.contains(source.url()));
+            let mut worst = refusal.clone();
+            for (at, source) in order.iter().enumerate() {
+                let share = fair_share(deadline, order.len() - at);
+                // On the heap: all that a request may go through makes it large, and many futures hold this one.
+                let asking = Box::pin(attempt(Arc::clone(source)));
+                let result = tokio::time::timeout(share, asking).await.unwrap_or_else(|_| {
+                    let after = if order.len() == 1 { options.answer_timeout } else { share };
+                    Err(Error::TimedOut { request: source.asked(question), what: Wait::Answer, after })
+                });
+                let error = match result {
+                    Ok(value) => {
+                        source.answered();
+                        return Ok(value);
+                    }
+                    Err(error @ Error::RangeUnsatisfiable { .. }) => return Err(error),
+                    Err(error) => error,
+                };
+                source.failed(&error);
+                if error.is_definite() {
+                    definite.push(source.url().clone());
+                    refusal = Some(more_telling(refusal, error.clone()));
+                }
+                if let Some(next) = order.get(at + 1) {
+                    tracing::debug!(%error, next = %next.url(), "a source gave no answer, asking the next");
+                }
+                worst = Some(more_telling(worst, error));
+            }
+            let Some(error) = worst else { return Err(Error::NoSource { host: options.host.clone() }) };
             failures += 1;
             let remaining = deadline.saturating_duration_since(Instant::now());
             let Some(wait) = retry::decide(policy, &error, failures, remaining, chance()) else { return Err(error) };
@@ -280,6 +290,28 @@ impl Upstream {
             tokio::time::sleep(wait).await;
         }
     }
+}
+
+/// How long one of so many sources may take, so that each of them gets its chance before the deadline.
+fn fair_share(deadline: Instant, n_sources: usize) -> Duration {
+    deadline.saturating_duration_since(Instant::now()) / u32::try_from(n_sources).unwrap_or(u32::MAX)
+}
+
+fn more_telling(so_far: Option<Error>, error: Error) -> Error {
+    match so_far {
+        Some(so_far) => so_far.or_more_telling(error),
+        None => error,
+    }
+}
+
+fn about_manifest<'a>(method: Method, repository: &'a RepositoryName, reference: &Reference) -> Question<'a> {
+    let mut question = Question::new(method, Kind::Metadata, repository, format!("manifests/{reference}"));
+    question.accept = Some(ManifestKind::ALL.map(ManifestKind::media_type).join(", "));
+    question
+}
+
+fn about_blob<'a>(method: Method, kind: Kind, repository: &'a RepositoryName, digest: &Digest) -> Question<'a> {
+    Question::new(method, kind, repository, format!("blobs/{digest}"))
 }
 
 /// A web page where a manifest belongs is told apart from a manifest that is wrong: it says who to ask.

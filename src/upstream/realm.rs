@@ -52,8 +52,9 @@ const WIDE_SUFFIXES: [&str; 40] = [
 /// May a token be asked for at `realm`, with the upstream's credentials, because `upstream` said so?
 ///
 /// Only over https, unless scheme and host are the upstream's own; and only at the upstream's host or another one of the
-/// same registrable domain. Addresses and names of one label have no domain and must be equal. Ports may differ.
-pub fn realm_allowed(upstream: &Url, realm: &Url) -> bool {
+/// same registrable domain, or one of `others` (`host` or `host:port`), which the operator named. Addresses and names of
+/// one label have no domain and must be equal. Ports may differ.
+pub fn realm_allowed(upstream: &Url, realm: &Url, others: &[String]) -> bool {
     if !realm.username().is_empty() || realm.password().is_some() {
         return false;
     }
@@ -68,10 +69,20 @@ pub fn realm_allowed(upstream: &Url, realm: &Url) -> bool {
         }
         _ => false,
     };
+    let is_named = others.iter().any(|other| is_at(realm, other));
     match realm.scheme() {
-        "https" => same_host || same_domain,
-        "http" => same_host && upstream.scheme() == "http",
+        "https" => same_host || same_domain || is_named,
+        "http" => (same_host || is_named) && upstream.scheme() == "http",
         _ => false,
+    }
+}
+
+/// Is the URL at `host`, or at `host:port`?
+fn is_at(url: &Url, place: &str) -> bool {
+    let host = url.host_str().map(without_root);
+    match place.rsplit_once(':') {
+        Some((name, port)) => host == Some(name) && port.parse().ok() == url.port_or_known_default(),
+        None => host == Some(place),
     }
 }
 
@@ -105,7 +116,27 @@ mod tests {
     use super::*;
 
     fn allowed(upstream: &str, realm: &str) -> bool {
-        realm_allowed(&Url::parse(upstream).unwrap(), &Url::parse(realm).unwrap())
+        realm_allowed(&Url::parse(upstream).unwrap(), &Url::parse(realm).unwrap(), &[])
+    }
+
+    #[test]
+    fn token_services_that_the_operator_named_are_allowed_over_https() {
+        let named = ["auth.corp.example".to_owned(), "sso.example:8443".to_owned()];
+        let allowed = |upstream: &str, realm: &str| {
+            realm_allowed(&Url::parse(upstream).unwrap(), &Url::parse(realm).unwrap(), &named)
+        };
+        assert!(allowed("https://r.example.org", "https://auth.corp.example/token"));
+        assert!(allowed("https://r.example.org", "https://auth.corp.example.:444/token"));
+        assert!(allowed("https://r.example.org", "https://sso.example:8443/token"));
+        assert!(allowed("http://r.example.org", "http://auth.corp.example/token"));
+        for realm in [
+            "http://auth.corp.example/token",
+            "https://sso.example/token",
+            "https://x.auth.corp.example/token",
+            "https://me:secret@auth.corp.example/token",
+        ] {
+            assert!(!allowed("https://r.example.org", realm), "{realm}");
+        }
     }
 
     #[test]
@@ -160,9 +191,9 @@ mod tests {
         ) {
             let (Ok(upstream), realm) = (Url::parse(&upstream), Url::parse(&realm)) else { return Ok(()) };
             if let Ok(realm) = realm {
-                let _ = realm_allowed(&upstream, &realm);
+                let _ = realm_allowed(&upstream, &realm, &[]);
             }
-            prop_assert!(realm_allowed(&upstream, &upstream));
+            prop_assert!(realm_allowed(&upstream, &upstream, &[]));
         }
 
         #[test]

@@ -4,33 +4,51 @@
 //! the origin it was meant for, https is never left, and `Range` and the method go along.
 
 use std::error::Error as _;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::Method;
-use reqwest::header::{ACCEPT, ACCEPT_ENCODING, LOCATION, RANGE};
+use reqwest::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, LOCATION, RANGE};
+use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 use super::Options;
 use super::answer::{Answer, RateLimit};
 use super::auth::Authorization;
-use super::budget::{Budget, Level, Meter};
 use super::clients::Clients;
 use super::error::{Asked, Error, Nonsense, Wait};
 use super::redact::SafeUrl;
 use super::redirect;
+use super::turns::Turns;
 use crate::clock::Clock;
-use crate::metrics::Metrics;
 use crate::oci::Host;
+
+/// What a request is for, which decides how it travels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Short answers that share connections: manifests, heads, tags, tokens.
+    Metadata,
+    /// A long body with a connection of its own.
+    Blob,
+}
 
 /// A request as it goes to every hop.
 pub struct Ask {
     pub method: Method,
     pub url: Url,
+    pub kind: Kind,
     /// `Accept`; none for blobs, which are what they are.
     pub accept: Option<String>,
     /// `Range`.
     pub range: Option<String>,
+    /// A form in the body; it is sent to the first hop only.
+    pub form: Option<SecretString>,
+}
+
+impl Ask {
+    pub fn new(method: Method, url: Url, kind: Kind) -> Self {
+        Self { method, url, kind, accept: None, range: None, form: None }
+    }
 }
 
 /// Bytes of a body that are read only to keep the connection for the next request.
@@ -43,30 +61,29 @@ pub struct Transport {
     host: Host,
     origin: Url,
     clients: Clients,
+    turns: Turns,
     connect_timeout: Duration,
     first_byte_timeout: Duration,
     redirects_max: usize,
     clock: Clock,
-    metrics: Metrics,
-    meter: Mutex<Meter>,
 }
 
 impl Transport {
-    pub fn new(options: &Options) -> Result<Self, Error> {
+    /// To one source. Turns are those of the whole upstream.
+    pub fn new(options: &Options, origin: &Url, turns: Turns) -> Result<Self, Error> {
         Ok(Self {
             host: options.host.clone(),
-            origin: options.url.clone(),
-            clients: Clients::new(&options.host, options.connect_timeout)?,
+            origin: origin.clone(),
+            clients: Clients::new(options, origin)?,
+            turns,
             connect_timeout: options.connect_timeout,
             first_byte_timeout: options.first_byte_timeout,
             redirects_max: options.redirects_max,
             clock: options.clock.clone(),
-            metrics: options.metrics.clone(),
-            meter: Mutex::default(),
         })
     }
 
-    /// The upstream's own URL.
+    /// The source's own URL.
     pub fn origin(&self) -> &Url {
         &self.origin
     }
@@ -76,41 +93,31 @@ impl Transport {
         Asked { host: self.host.clone(), method: method.clone(), url: SafeUrl::new(url) }
     }
 
-    /// What may still be asked.
-    pub fn budget(&self) -> Option<Budget> {
-        self.meter.lock().unwrap_or_else(PoisonError::into_inner).budget(self.clock.now_ms())
-    }
-
-    /// Takes note of what an answer says is left, and tells when that becomes little.
-    fn meter(&self, seen: RateLimit) {
-        let (host, remaining, limit) = (&self.host, seen.remaining, seen.limit);
-        self.metrics.rate_limit(host.as_str(), 0, remaining, limit);
-        let noted = self.meter.lock().unwrap_or_else(PoisonError::into_inner).note(seen, self.clock.now_ms());
-        match noted {
-            (before, Level::Exhausted) if before != Some(Level::Exhausted) => {
-                tracing::warn!(upstream = %host, limit, "the rate limit is used up");
-            }
-            (None | Some(Level::Plenty), Level::Low) => {
-                tracing::warn!(upstream = %host, remaining, limit, "little is left of the rate limit");
-            }
-            _ => {}
-        }
-    }
-
     /// Sends, follows redirects, and returns the first answer that is none, whatever its status.
     pub async fn send(&self, ask: &Ask, authorization: Option<&Authorization>) -> Result<Answer, Error> {
+        let after = self.first_byte_timeout;
+        let turn = tokio::time::timeout(after, self.turns.take(ask.kind)).await.ok().flatten();
+        let turn = turn.ok_or_else(|| Error::Busy { request: self.asked(&ask.method, &ask.url), after })?;
         let mut visited = vec![ask.url.clone()];
         // Once dropped on the way it stays dropped, even if the way leads back.
         let mut authorization = authorization;
+        let mut rate_limit = None;
         loop {
             let url = visited.last().expect("the first URL is never removed");
-            let answer = self.send_once(ask, url, authorization).await?;
+            let mut answer = self.send_once(ask, url, authorization).await?;
+            rate_limit = answer.rate_limit.or(rate_limit);
             if !matches!(answer.response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
+                answer.rate_limit = rate_limit;
+                answer.turn = Some(turn);
                 return Ok(answer);
             }
             let location = answer.response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
             let next = redirect::target(&visited, location, self.redirects_max)
                 .map_err(|what| Error::Nonsense { request: answer.request.clone(), what })?;
+            if ask.form.is_some() {
+                // The form holds a secret that was meant for the first hop.
+                return Err(Error::Nonsense { request: answer.request, what: Nonsense::RedirectTarget });
+            }
             authorization = authorization.filter(|_| redirect::same_origin(&ask.url, &next));
             discard(answer).await;
             visited.push(next);
@@ -119,13 +126,17 @@ impl Transport {
 
     async fn send_once(&self, ask: &Ask, url: &Url, authorization: Option<&Authorization>) -> Result<Answer, Error> {
         let request = self.asked(&ask.method, url);
-        let mut builder =
-            self.clients.for_url(url).request(ask.method.clone(), url.clone()).header(ACCEPT_ENCODING, "identity");
+        let client = self.clients.for_url(url, ask.kind)?;
+        let mut builder = client.request(ask.method.clone(), url.clone()).header(ACCEPT_ENCODING, "identity");
         if let Some(accept) = &ask.accept {
             builder = builder.header(ACCEPT, accept);
         }
         if let Some(range) = &ask.range {
             builder = builder.header(RANGE, range);
+        }
+        if let Some(form) = &ask.form {
+            builder = builder.header(CONTENT_TYPE, "application/x-www-form-urlencoded");
+            builder = builder.body(form.expose_secret().to_owned());
         }
         if let Some(authorization) = authorization {
             builder = authorization.apply(builder);
@@ -138,13 +149,13 @@ impl Transport {
                 return Err(Error::TimedOut { request, what: Wait::FirstByte, after });
             }
         };
-        tracing::debug!(%request, status = response.status().as_u16(), "upstream answered");
-        if redirect::same_origin(url, &self.origin)
-            && let Some(seen) = RateLimit::read(response.headers())
-        {
-            self.meter(seen);
-        }
-        Ok(Answer { at_origin: redirect::same_origin(url, &ask.url), request, response })
+        let status = response.status().as_u16();
+        tracing::debug!(%request, status, version = ?response.version(), "upstream answered");
+        let is_ours = redirect::same_origin(url, &self.origin);
+        let rate_limit = RateLimit::read(response.headers()).filter(|_| is_ours);
+        let at_origin = redirect::same_origin(url, &ask.url);
+        let now_ms = self.clock.now_ms();
+        Ok(Answer { request, at_origin, rate_limit, turn: None, now_ms, response })
     }
 
     /// What it means that there was no answer.

@@ -309,8 +309,8 @@ async fn a_redirect_to_another_host_is_followed_without_the_credentials() {
     let builder = TestRegistry::builder().default_upstream(HUB, &fake);
     let registry = builder
         .upstreams(|upstream| {
-            let password = SecretString::from("hunter2");
-            upstream.credentials = Some(entrepot::config::Credentials { username: "me".to_owned(), password });
+            let password = Password::Written(SecretString::from("hunter2"));
+            upstream.identity = Identity::One(Credentials { username: "me".to_owned(), password });
         })
         .start()
         .await;

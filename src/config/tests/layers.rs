@@ -5,12 +5,15 @@ use std::{fs, path::Path};
 use secrecy::ExposeSecret;
 
 use super::{
-    super::{Limit, LogFormat, Upstream, load::load_from},
+    super::{Credentials, Identity, Limit, LogFormat, Password, Upstream, load::load_from},
     Config, Error, LoadedConfig, ServeFlags, assembled, checked, from_env,
 };
 
 fn password_of(upstream: &Upstream) -> &str {
-    upstream.credentials.as_ref().expect("the upstream has credentials").password.expose_secret()
+    match &upstream.identity {
+        Identity::One(Credentials { password: Password::Written(password), .. }) => password.expose_secret(),
+        other => panic!("the upstream has a password, not {other:?}"),
+    }
 }
 
 #[test]
@@ -139,6 +142,23 @@ fn a_password_is_never_printed() {
 }
 
 #[test]
+fn passwords_of_accounts_sources_and_proxies_are_never_printed() {
+    let file = "upstreams: {a.b: {proxy: 'socks5h://me:hunter2@p.lan:1080', urls: [
+        {url: 'https://a.b', accounts: [{username: me, password: hunter2}, {username: you, password: hunter2}]},
+        {url: 'https://c.d', username: me, password: hunter2}]}}";
+    let (config, warnings) = assembled(file, &[], ServeFlags::default()).unwrap();
+    let debug = format!("{config:?}");
+    let yaml = checked(config.clone(), Vec::new(), false);
+    let json = checked(config, warnings, true);
+    for printed in [&debug, &yaml, &json] {
+        assert!(!printed.contains("hunter2"), "{printed}");
+    }
+    assert!(yaml.contains("socks5h://p.lan:1080"), "{yaml}");
+    let error = from_env("upstreams: {a.b: {proxy: 'ftp://me:hunter2@p.lan'}}", &[]).unwrap_err();
+    assert!(error.contains("upstreams.a.b.proxy") && !error.contains("hunter2"), "{error}");
+}
+
+#[test]
 fn json_holds_the_file_the_configuration_and_the_warnings() {
     let json: serde_json::Value = serde_json::from_str(&checked(Config::default(), Vec::new(), true)).unwrap();
     assert_eq!(json["config"]["http"]["listen"], "127.0.0.1:5000");
@@ -185,11 +205,14 @@ fn a_file_that_is_named_must_exist() {
 }
 
 #[test]
-fn a_password_file_is_read_without_its_line_break() {
+fn a_password_file_is_looked_at_in_the_beginning_and_read_later() {
     let directory = tempfile::tempdir().unwrap();
     let (path, password) = (directory.path().join("config.yaml"), directory.path().join("password"));
-    fs::write(&password, "s3cret\r\n").unwrap();
     fs::write(&path, format!("upstreams: {{a.b: {{username: me, password_file: '{}'}}}}", password.display())).unwrap();
+    let error = load_in(directory.path(), ServeFlags::default(), &[]).unwrap_err().to_string();
+    assert!(error.contains("upstreams.a.b.password_file: cannot read"), "{error}");
+    fs::write(&password, "s3cret\r\n").unwrap();
     let loaded = load_in(directory.path(), ServeFlags::default(), &[]).unwrap();
-    assert_eq!(password_of(&loaded.config.upstreams[0]), "s3cret");
+    let expected = Credentials { username: "me".to_owned(), password: Password::File(password) };
+    assert_eq!(loaded.config.upstreams[0].identity, Identity::One(expected));
 }

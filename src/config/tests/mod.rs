@@ -5,7 +5,7 @@ mod layers;
 mod nonsense;
 mod shipped;
 
-use std::{ffi::OsString, io, path::Path};
+use std::{ffi::OsString, io, path::Path, sync::LazyLock};
 
 use super::{
     Config, Error, Problem, ServeFlags,
@@ -15,10 +15,19 @@ use crate::cli::check_config;
 
 const SHIPPED: &str = include_str!("../../../config.yaml");
 
+/// A certificate and its key, made up at each run.
+static IDENTITY: LazyLock<(String, String)> = LazyLock::new(|| {
+    let made = rcgen::generate_simple_self_signed(["registry.lan".to_owned()]).unwrap();
+    (made.cert.pem(), made.signing_key.serialize_pem())
+});
+
 fn secret(path: &Path) -> io::Result<String> {
     match path.to_str() {
         Some("/run/secrets/token") => Ok("s3cret\n".to_owned()),
         Some("/run/secrets/empty") => Ok("\n".to_owned()),
+        Some("/etc/ssl/lan.pem") => Ok(IDENTITY.0.clone()),
+        Some("/run/secrets/lan.key") => Ok(IDENTITY.1.clone()),
+        Some("/run/secrets/config.json") => Ok("{\"auths\": {}}".to_owned()),
         _ => Err(io::Error::from(io::ErrorKind::NotFound)),
     }
 }

@@ -71,7 +71,7 @@ fn the_shipped_file_shows_every_key() {
 #[test]
 fn what_the_shipped_file_shows_as_comments_is_accepted() {
     let commented = shipped_with_each_comment_active();
-    assert_eq!(commented.len(), 4, "{commented:?}");
+    assert_eq!(commented.len(), 10, "{commented:?}");
     for (key, text) in commented {
         let mut problems = Vec::new();
         let _: Raw = read(&mut tree_of(&text), &mut problems);

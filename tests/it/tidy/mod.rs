@@ -34,9 +34,9 @@ const PLACES: &[(&str, &[&str], &[&str])] = &[
         &["src/metadata/"],
     ),
     (
-        "files are opened in storage/",
+        "files are opened in storage/; secrets of upstreams are read where they may have changed",
         &["tokio::fs", "File::open", "File::create", "File::options", "OpenOptions"],
-        &["src/storage/"],
+        &["src/storage/", "src/upstream/outside.rs"],
     ),
     (
         "the file system is changed and asked in storage/; config reads its own files",
@@ -53,7 +53,7 @@ const PLACES: &[(&str, &[&str], &[&str])] = &[
             "fs::symlink",
             "fs::exists",
         ],
-        &["src/storage/", "src/config/load.rs"],
+        &["src/storage/", "src/config/load.rs", "src/upstream/outside.rs"],
     ),
     (
         "tasks have an owner: fills, flights, the writer of the index, connections, signals",
@@ -66,6 +66,7 @@ const PLACES: &[(&str, &[&str], &[&str])] = &[
             "src/cli/serve.rs",
         ],
     ),
+    ("programs are run in one place", &["process::Command"], &["src/upstream/outside.rs"]),
     ("unsafe has one module, with its proof", &["unsafe {", "unsafe fn", "unsafe impl"], &["src/http/sendfile.rs"]),
     ("untyped errors end at the command line", &["anyhow"], &["src/cli/"]),
     ("errors are handled or stated as invariants", &[".unwrap()"], &[]),

@@ -1,6 +1,6 @@
 //! Challenges, tokens and credentials: who is told what, and how often.
 
-use entrepot::upstream::{Credentials, Error, Options, Upstream};
+use entrepot::upstream::{Account, Credentials, Error, Options, SourceOptions, Upstream};
 use futures::future::join_all;
 
 use super::{REPOSITORY, client, content, fetch_whole, options, reference, repository};
@@ -10,8 +10,10 @@ const USER: &str = "puller";
 const PASSWORD: &str = "hunter2-and-more";
 
 fn client_with_credentials(fake: &FakeUpstream) -> Upstream {
-    let credentials = Some(Credentials { username: USER.to_owned(), password: PASSWORD.into() });
-    Upstream::new(Options { credentials, ..options(fake) }).unwrap()
+    let account = Account::Fixed(Credentials { username: USER.to_owned(), password: PASSWORD.into() });
+    let url = fake.base_url().parse().unwrap();
+    let sources = vec![SourceOptions { url, accounts: vec![account] }];
+    Upstream::new(Options { sources, ..options(fake) }).unwrap()
 }
 
 async fn pull(upstream: &Upstream, tag: &str) -> Result<(), Error> {
