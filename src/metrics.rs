@@ -64,11 +64,12 @@ impl Metrics {
         }
     }
 
-    /// A request to `/v2/` was answered.
-    pub fn request(&self, action: &'static str, outcome: &'static str, status: u16, sent_bytes: u64) {
+    /// A request to `/v2/` or `/api/` ended; `None` if its client left before there was an answer.
+    pub fn request(&self, action: &'static str, outcome: &'static str, status: Option<u16>, sent_bytes: u64) {
+        let status = status.map_or_else(|| "none".to_owned(), |status| status.to_string());
         self.count(
             "entrepot_requests_total",
-            vec![("action", action.into()), ("outcome", outcome.into()), ("status", status.to_string())],
+            vec![("action", action.into()), ("outcome", outcome.into()), ("status", status)],
             1,
         );
         self.count(
@@ -144,7 +145,7 @@ fn key(name: &'static str, labels: Vec<Label>) -> metrics::Key {
 }
 
 fn describe() {
-    metrics::describe_counter!("entrepot_requests_total", "Requests to /v2/, by action, outcome and status.");
+    metrics::describe_counter!("entrepot_requests_total", "Requests to /v2/ and /api/, by action, outcome and status.");
     metrics::describe_counter!("entrepot_sent_bytes_total", "Bytes of bodies sent, by action and outcome.");
     metrics::describe_histogram!("entrepot_request_seconds", "From a request's head to the last byte of its answer.");
     metrics::describe_gauge!("entrepot_connections", "Client connections open now.");
@@ -168,7 +169,7 @@ mod tests {
     #[test]
     fn what_was_recorded_is_rendered_with_its_labels() {
         let metrics = Metrics::new();
-        metrics.request("pull_blob", "hit", 200, 10);
+        metrics.request("pull_blob", "hit", Some(200), 10);
         metrics.fills_in_flight.increment(1.0);
         let text = metrics.render();
         assert!(text.contains(r#"entrepot_requests_total{action="pull_blob",outcome="hit",status="200"} 1"#), "{text}");
