@@ -10,6 +10,7 @@ mod name;
 mod range;
 mod reference;
 mod upload_id;
+mod written;
 
 pub use code::ErrorCode;
 pub use digest::{Algorithm, Digest, DigestInvalid, Digester};
@@ -19,3 +20,4 @@ pub use name::{Host, HostInvalid, NameInvalid, RepositoryName};
 pub use range::{ByteRange, ContentRange, RangeInvalid, RangeRequest};
 pub use reference::{Reference, ReferenceInvalid, Tag, TagInvalid};
 pub use upload_id::{UploadId, UploadIdInvalid};
+pub use written::{WrittenReference, WrittenReferenceInvalid};
