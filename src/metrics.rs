@@ -92,6 +92,15 @@ impl Metrics {
         self.recorder.register_histogram(&key, &METADATA).record(took.as_secs_f64());
     }
 
+    /// What an upstream says is left of its rate limit, by account.
+    pub fn rate_limit(&self, upstream: &str, account: usize, remaining: u64, limit: Option<u64>) {
+        let labels = || vec![("upstream", upstream.into()), ("account", account.to_string())];
+        self.gauge("entrepot_upstream_ratelimit_remaining", labels(), remaining);
+        if let Some(limit) = limit {
+            self.gauge("entrepot_upstream_ratelimit_limit", labels(), limit);
+        }
+    }
+
     /// An answer was given although the upstream could not confirm it.
     pub fn served_stale(&self, upstream: &str, reason: &'static str) {
         self.count("entrepot_stale_total", vec![("upstream", upstream.into()), ("reason", reason.into())], 1);
@@ -154,6 +163,8 @@ fn describe() {
     metrics::describe_counter!("entrepot_fill_bytes_total", "Bytes of blobs received from upstreams.");
     metrics::describe_counter!("entrepot_upstream_requests_total", "Requests to upstreams, by operation and result.");
     metrics::describe_histogram!("entrepot_upstream_request_seconds", "How long upstreams took to answer.");
+    metrics::describe_gauge!("entrepot_upstream_ratelimit_remaining", "Requests left of an upstream's rate limit.");
+    metrics::describe_gauge!("entrepot_upstream_ratelimit_limit", "Requests an upstream allows in a window.");
     metrics::describe_counter!("entrepot_stale_total", "Answers that the upstream could not confirm.");
     metrics::describe_counter!("entrepot_evicted_bytes_total", "Bytes removed to make room.");
     metrics::describe_counter!("entrepot_evicted_blobs_total", "Blobs removed to make room.");

@@ -187,6 +187,8 @@ fn mirror(
         no_progress_timeout: configured.no_progress_timeout,
         retries: configured.retries,
         manifest_bytes_max: usize::try_from(config.push.manifest_max_bytes).unwrap_or(usize::MAX),
+        clock: clock.clone(),
+        metrics: metrics.clone(),
         ..upstream::Options::new(host, configured.url.clone())
     };
     let policy = Policy {
