@@ -64,11 +64,12 @@ impl Metrics {
         }
     }
 
-    /// A request to `/v2/` was answered.
-    pub fn request(&self, action: &'static str, outcome: &'static str, status: u16, sent_bytes: u64) {
+    /// A request to `/v2/` or `/api/` ended; `None` if its client left before there was an answer.
+    pub fn request(&self, action: &'static str, outcome: &'static str, status: Option<u16>, sent_bytes: u64) {
+        let status = status.map_or_else(|| "none".to_owned(), |status| status.to_string());
         self.count(
             "entrepot_requests_total",
-            vec![("action", action.into()), ("outcome", outcome.into()), ("status", status.to_string())],
+            vec![("action", action.into()), ("outcome", outcome.into()), ("status", status)],
             1,
         );
         self.count(
@@ -115,6 +116,16 @@ impl Metrics {
         self.gauge("entrepot_limit", vec![("limit", limit.into())], value);
     }
 
+    /// Bytes of the lists of upstreams that are kept.
+    pub fn lists_bytes(&self, bytes: u64) {
+        self.gauge("entrepot_lists_bytes", vec![], bytes);
+    }
+
+    /// An upstream's list has more entries than are kept.
+    pub fn list_too_long(&self, upstream: &str) {
+        self.count("entrepot_lists_too_long_total", vec![("upstream", upstream.into())], 1);
+    }
+
     /// The text that Prometheus reads.
     pub fn render(&self) -> String {
         with_local_recorder(&*self.recorder, || metrics_process::Collector::default().collect());
@@ -153,7 +164,7 @@ fn key(name: &'static str, labels: Vec<Label>) -> metrics::Key {
 }
 
 fn describe() {
-    metrics::describe_counter!("entrepot_requests_total", "Requests to /v2/, by action, outcome and status.");
+    metrics::describe_counter!("entrepot_requests_total", "Requests to /v2/ and /api/, by action, outcome and status.");
     metrics::describe_counter!("entrepot_sent_bytes_total", "Bytes of bodies sent, by action and outcome.");
     metrics::describe_histogram!("entrepot_request_seconds", "From a request's head to the last byte of its answer.");
     metrics::describe_gauge!("entrepot_connections", "Client connections open now.");
@@ -168,6 +179,8 @@ fn describe() {
     metrics::describe_counter!("entrepot_evicted_bytes_total", "Bytes removed to make room.");
     metrics::describe_counter!("entrepot_evicted_blobs_total", "Blobs removed to make room.");
     metrics::describe_gauge!("entrepot_store_bytes", "Disk space taken or promised, by what it is for.");
+    metrics::describe_gauge!("entrepot_lists_bytes", "Lists of tags and referrers kept in the index.");
+    metrics::describe_counter!("entrepot_lists_too_long_total", "Lists of upstreams with more entries than are kept.");
     metrics::describe_gauge!("entrepot_limit", "The configured limits.");
     metrics_process::Collector::default().describe();
 }
@@ -179,7 +192,7 @@ mod tests {
     #[test]
     fn what_was_recorded_is_rendered_with_its_labels() {
         let metrics = Metrics::new();
-        metrics.request("pull_blob", "hit", 200, 10);
+        metrics.request("pull_blob", "hit", Some(200), 10);
         metrics.fills_in_flight.increment(1.0);
         let text = metrics.render();
         assert!(text.contains(r#"entrepot_requests_total{action="pull_blob",outcome="hit",status="200"} 1"#), "{text}");

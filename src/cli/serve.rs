@@ -16,11 +16,11 @@ use tracing::{info, warn};
 use super::upstreams;
 use crate::blobs::Blobs;
 use crate::cache::space::Limits;
-use crate::cache::{Depot, Memory, Mirror, Policy, Room};
+use crate::cache::{Depot, ListLimits, Memory, Mirror, Policy, Room};
 use crate::clock::Clock;
 use crate::config::{self, Config, LoadedConfig, LogFormat, OnUpstream404};
 use crate::http::server::{ServerOptions, serve};
-use crate::http::{AppState, router};
+use crate::http::{AppOptions, AppState, admin, router};
 use crate::metadata::{self, Metadata};
 use crate::metrics::Metrics;
 use crate::oci::Host;
@@ -90,8 +90,7 @@ pub async fn serve_opened(
     let Opened { registry, metrics, metadata } = opened;
     say_ready(config, address);
     let jobs = crate::tasks::run(Arc::clone(&registry), config.push.sessions_expire_after, shutdown.clone());
-    let state =
-        AppState::new(Arc::clone(&registry), metrics, config.http.cors_origins.clone(), config.http.read_timeout);
+    let state = AppState::new(Arc::clone(&registry), metrics, app_options(config));
     let serving = serve(listener, router(state), server_options(config), shutdown);
     let (served, ()) = tokio::join!(serving, jobs);
     // Nothing may want the index any more when it is closed.
@@ -153,6 +152,7 @@ pub async fn open(config: &Config, clock: Clock) -> anyhow::Result<Opened> {
         },
         manifest_max_bytes: config.push.manifest_max_bytes,
         sessions_max: config.push.sessions_max,
+        lists: ListLimits { entries_max: config.cache.list_entries_max, bytes_max: config.cache.lists_max_bytes },
     };
     let registry = Arc::new(Registry::new(names(config)?, mirrors, depot, memory, options));
     registry.restore_uploads().await?;
@@ -183,6 +183,7 @@ fn mirror(
         stale_for: configured.stale_for,
         stale_after_wait: configured.stale_after_wait,
         negative_ttl: configured.negative_ttl,
+        revalidate_lists_after: configured.revalidate_lists_after,
         immutable_tags: globs(&configured.immutable_tags)?,
         forget_on_404: configured.on_upstream_404 == OnUpstream404::Forget,
         retries_max: configured.retries,
@@ -197,6 +198,14 @@ fn globs(patterns: &[String]) -> anyhow::Result<GlobSet> {
         set.add(config::units::glob(pattern)?);
     }
     Ok(set.build()?)
+}
+
+fn app_options(config: &Config) -> AppOptions {
+    AppOptions {
+        cors_origins: config.http.cors_origins.clone(),
+        read_timeout: config.http.read_timeout,
+        admin: admin::Door::new(config.http.admin_from.iter().map(|network| network.0).collect()),
+    }
 }
 
 fn server_options(config: &Config) -> ServerOptions {

@@ -3,7 +3,7 @@
 use crate::clock::Clock;
 use crate::config::{self, Config, Identity, Password};
 use crate::metrics::Metrics;
-use crate::upstream::{Account, Credentials, Options, Patience, Route, SourceOptions, Tls};
+use crate::upstream::{Account, Credentials, Options, Programs, Route, SourceOptions, Tls};
 
 /// The options of one upstream's client.
 pub fn options(
@@ -12,10 +12,11 @@ pub fn options(
     clock: &Clock,
     metrics: &Metrics,
 ) -> anyhow::Result<Options> {
-    let patience = Patience { timeout: configured.patience.timeout, lifetime: configured.patience.lifetime };
+    let config::Patience { timeout, lifetime } = configured.patience;
+    let programs = Programs { folder: None, timeout, lifetime };
     let source = |url: &url::Url, identity: &Identity| SourceOptions {
         url: url.clone(),
-        accounts: accounts(identity, patience),
+        accounts: accounts(identity, &programs),
     };
     let first = source(&configured.url, &configured.identity);
     let further = configured.further.iter().map(|further| source(&further.url, &further.identity));
@@ -39,13 +40,13 @@ pub fn options(
     })
 }
 
-fn accounts(identity: &Identity, patience: Patience) -> Vec<Account> {
+fn accounts(identity: &Identity, programs: &Programs) -> Vec<Account> {
     match identity {
         Identity::Anonymous => Vec::new(),
         Identity::One(credentials) => vec![account(credentials)],
         Identity::Several(all) => all.iter().map(account).collect(),
-        Identity::DockerConfig(file) => vec![Account::DockerConfig { file: file.clone(), patience }],
-        Identity::Helper(name) => vec![Account::Program { name: name.clone(), patience }],
+        Identity::DockerConfig(file) => vec![Account::DockerConfig { file: file.clone(), programs: programs.clone() }],
+        Identity::Helper(name) => vec![Account::Program { name: name.clone(), programs: programs.clone() }],
     }
 }
 

@@ -262,7 +262,7 @@ pub enum Fault {
     #[error("a `key` needs its `certificate`")]
     KeyAlone,
     /// A file without what it should hold.
-    #[error("{} holds no {what} in PEM form", path.display())]
+    #[error("{} is no PEM file with {what}", path.display())]
     NotPem {
         /// The file.
         path: PathBuf,

@@ -19,7 +19,7 @@ pub(super) const HOST: &str = "HOST";
 use Shape::{List, Map, Scalar};
 
 /// Every key by its path, in the order of `config.yaml`.
-pub(super) const KEYS: [(&[&str], Shape); 51] = [
+pub(super) const KEYS: [(&[&str], Shape); 55] = [
     (&["http", "listen"], Scalar),
     (&["http", "shutdown_grace"], Scalar),
     (&["http", "connections_max"], Scalar),
@@ -27,6 +27,7 @@ pub(super) const KEYS: [(&[&str], Shape); 51] = [
     (&["http", "read_timeout"], Scalar),
     (&["http", "write_timeout"], Scalar),
     (&["http", "cors_origins"], List),
+    (&["http", "admin_from"], List),
     (&["storage", "path"], Scalar),
     (&["storage", "max_size"], Scalar),
     (&["storage", "create"], Scalar),
@@ -36,6 +37,8 @@ pub(super) const KEYS: [(&[&str], Shape); 51] = [
     (&["cache", "fills_max"], Scalar),
     (&["cache", "fill_timeout"], Scalar),
     (&["cache", "manifests_in_memory"], Scalar),
+    (&["cache", "list_entries_max"], Scalar),
+    (&["cache", "lists_max"], Scalar),
     (&["push", "sparse"], Scalar),
     (&["push", "manifest_max"], Scalar),
     (&["push", "sessions_max"], Scalar),
@@ -61,6 +64,7 @@ pub(super) const KEYS: [(&[&str], Shape); 51] = [
     (&["upstreams", HOST, "tls"], Map),
     (&["upstreams", HOST, "proxy"], Scalar),
     (&["upstreams", HOST, "revalidate_after"], Scalar),
+    (&["upstreams", HOST, "revalidate_lists_after"], Scalar),
     (&["upstreams", HOST, "stale_for"], Scalar),
     (&["upstreams", HOST, "stale_after_wait"], Scalar),
     (&["upstreams", HOST, "negative_ttl"], Scalar),

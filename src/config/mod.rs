@@ -13,6 +13,7 @@ mod env;
 mod flags;
 mod keys;
 mod load;
+mod network;
 mod raw;
 mod read;
 mod sections;
@@ -33,6 +34,7 @@ pub use self::{
     diagnose::{Error, Fault, Problem},
     flags::ServeFlags,
     load::{LoadedConfig, load},
+    network::Network,
     sections::{Cache, Http, Log, LogFormat, Push, Sparse, Storage},
     source::{Credentials, Identity, Password, Patience, Pem, Route, Source, Tls},
     tree::{KeyPath, Origin, Step},

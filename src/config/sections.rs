@@ -8,7 +8,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::units::{self, Limit};
+use super::{
+    network::Network,
+    units::{self, Limit},
+};
 
 /// `http`: the one port that clients speak to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +36,8 @@ pub struct Http {
     pub write_timeout: Duration,
     /// Origins whose pages may call the API from a browser; `*` is all. Default none.
     pub cors_origins: Vec<String>,
+    /// Networks whose addresses may use the admin API below `/api/v1/`. Default loopback only.
+    pub admin_from: Vec<Network>,
 }
 
 impl Default for Http {
@@ -45,6 +50,7 @@ impl Default for Http {
             read_timeout: Duration::from_mins(1),
             write_timeout: Duration::from_mins(5),
             cors_origins: Vec::new(),
+            admin_from: Network::loopback(),
         }
     }
 }
@@ -88,6 +94,12 @@ pub struct Cache {
     /// Memory for manifests and configs; 0 reads them from disk each time. Default `64MiB`.
     #[serde(rename = "manifests_in_memory", with = "units::bytes")]
     pub manifests_in_memory_bytes: u64,
+    /// Entries in a list of an upstream's tags or referrers that is kept; a longer one is asked for page by page. Default
+    /// 100000.
+    pub list_entries_max: usize,
+    /// Bytes of all such lists, in the index. Default `64MiB`.
+    #[serde(rename = "lists_max", with = "units::bytes")]
+    pub lists_max_bytes: u64,
 }
 
 impl Default for Cache {
@@ -98,6 +110,8 @@ impl Default for Cache {
             fills_max: 64,
             fill_timeout: Duration::from_hours(6),
             manifests_in_memory_bytes: 64 << 20,
+            list_entries_max: 100_000,
+            lists_max_bytes: 64 << 20,
         }
     }
 }

@@ -46,21 +46,23 @@ pub enum Account {
     DockerConfig {
         /// The file, whose content may change.
         file: PathBuf,
-        /// For the programs that it names.
-        patience: Patience,
+        /// The programs that it may name.
+        programs: Programs,
     },
     /// From `docker-credential-NAME get`, by the host of the source.
     Program {
         /// The part after `docker-credential-`.
         name: String,
         /// How long it may take, and how long its answer holds.
-        patience: Patience,
+        programs: Programs,
     },
 }
 
-/// How a credential program is treated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Patience {
+/// How credential programs are found and treated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Programs {
+    /// The folder they are in; the `PATH` of this process if none.
+    pub folder: Option<PathBuf>,
     /// It is killed when it takes longer.
     pub timeout: Duration,
     /// It is asked again when its answer is older.
@@ -145,12 +147,12 @@ impl Keyring {
             Account::PasswordFile { username, file } => password_in(file)
                 .await
                 .map(|password| Some(Secret::Password(Credentials { username: username.clone(), password }))),
-            Account::Program { name, patience } => self.asked(name, *patience, refused, &mut last).await,
-            Account::DockerConfig { file, patience } => match written_in(file, &self.server).await {
+            Account::Program { name, programs } => self.asked(name, programs, refused, &mut last).await,
+            Account::DockerConfig { file, programs } => match written_in(file, &self.server).await {
                 Ok(Found::Secret(secret)) => Ok(Some(secret)),
                 Ok(Found::Nothing) => Ok(None),
                 Ok(Found::Program { name, otherwise }) => {
-                    let answer = self.asked(&name, *patience, refused, &mut last).await;
+                    let answer = self.asked(&name, programs, refused, &mut last).await;
                     if matches!(answer, Ok(Some(_))) || otherwise.is_none() { answer } else { Ok(otherwise) }
                 }
                 Err(error) => Err(error),
@@ -172,16 +174,16 @@ impl Keyring {
     async fn asked(
         &self,
         name: &str,
-        patience: Patience,
+        programs: &Programs,
         refused: bool,
         last: &mut Last,
     ) -> Result<Option<Secret>, Unavailable> {
         let now_ms = self.clock.now_ms();
-        let holds = if refused { AGAIN_AFTER.min(patience.lifetime) } else { patience.lifetime };
+        let holds = if refused { AGAIN_AFTER.min(programs.lifetime) } else { programs.lifetime };
         if last.program_at_ms.is_some_and(|at_ms| now_ms < after(at_ms, holds)) {
             return Ok(last.secret.as_deref().cloned());
         }
-        let answer = match outside::ask_program(name, &self.server, patience.timeout).await {
+        let answer = match outside::ask_program(programs, name, &self.server).await {
             Ok(answer) => answer,
             // Who is not known there is anonymous, as for docker.
             Err(ProgramError::NotFound) => {

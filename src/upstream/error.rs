@@ -228,6 +228,9 @@ pub enum Nonsense {
     /// The tag list is no JSON of the shape the specification gives.
     #[error("the tag list is not valid")]
     TagList,
+    /// The list of referrers is no JSON of the shape the specification gives.
+    #[error("the list of referrers is not valid")]
+    Referrers,
 }
 
 impl Nonsense {
@@ -243,6 +246,7 @@ impl Nonsense {
             }
             Self::Token => "token",
             Self::TagList => "tag_list",
+            Self::Referrers => "referrers",
         }
     }
 }
@@ -251,6 +255,11 @@ impl Error {
     /// Did the upstream itself say that it has no such content?
     pub const fn is_not_found(&self) -> bool {
         matches!(self, Self::NotFound { .. })
+    }
+
+    /// Did the upstream say that it does not know this kind of request at all?
+    pub const fn is_unsupported(&self) -> bool {
+        matches!(self, Self::Status { status: 405 | 501, .. })
     }
 
     /// May the same request succeed a moment later? A rate limit does not count: asking again is what it forbids.
@@ -295,7 +304,11 @@ impl Error {
 
     /// Does this say that the source is in trouble?
     pub(super) const fn blames_source(&self) -> bool {
-        self.is_transient() || matches!(self, Self::Status { .. } | Self::Nonsense { .. } | Self::Credentials { .. })
+        match self {
+            Self::Status { status, .. } => *status >= 500 && *status != 501,
+            Self::Nonsense { .. } | Self::Credentials { .. } => true,
+            _ => self.is_transient(),
+        }
     }
 
     /// One word for logs and metric labels.

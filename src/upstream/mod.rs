@@ -22,11 +22,13 @@ mod credentials;
 mod docker_config;
 mod error;
 mod health;
+mod link;
 mod options;
 mod outside;
 mod realm;
 mod redact;
 mod redirect;
+mod referrers;
 mod retry;
 mod sources;
 mod tags;
@@ -48,10 +50,11 @@ pub use budget::Budget;
 /// For the fuzz targets, which read what a stranger may answer.
 #[doc(hidden)]
 pub use challenge::{Challenge, parse as parse_challenge};
-pub use credentials::{Account, Credentials, Patience};
+pub use credentials::{Account, Credentials, Programs};
 pub use error::{Asked, Error, Nonsense, Wait};
 pub use options::{Options, Route, SourceOptions, Tls};
 pub use redact::SafeUrl;
+pub use referrers::ReferrersPage;
 pub use sources::SourceState;
 pub use tags::TagPage;
 
@@ -201,27 +204,6 @@ impl Upstream {
         self.retrying(question, |source| async move {
             let answer = source.ask(question).await?;
             BlobStream::open(answer, part, self.0.options.no_progress_timeout, source)
-        })
-        .await
-    }
-
-    /// One page of the repository's tags: at most `n`, those after `last`.
-    pub async fn list_tags(
-        &self,
-        repository: &RepositoryName,
-        n: Option<usize>,
-        last: Option<&str>,
-    ) -> Result<TagPage, Error> {
-        let mut question = Question::new(Method::GET, Kind::Metadata, repository, "tags/list".to_owned());
-        question.accept = Some("application/json".to_owned());
-        question.query.extend(n.map(|n| ("n", n.to_string())));
-        question.query.extend(last.map(|last| ("last", last.to_owned())));
-        let question = &question;
-        self.retrying(question, |source| async move {
-            let answer = source.ask(question).await?;
-            let (request, headers) = (answer.request.clone(), answer.response.headers().clone());
-            let body = self.read(answer).await?;
-            tags::read(&body, &headers).ok_or(Error::Nonsense { request, what: Nonsense::TagList })
         })
         .await
     }

@@ -1,11 +1,13 @@
 //! Files with secrets and programs that know some: the only place of this room that reads either.
 
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
+
+use super::credentials::Programs;
 
 /// Bytes of an answer or a file that are looked at.
 const BYTES_MAX: usize = 1024 * 1024;
@@ -40,13 +42,16 @@ pub async fn read(file: &Path) -> io::Result<SecretString> {
 
 /// What `docker-credential-NAME get` answers for a server: docker's protocol, the server on standard input and JSON on
 /// standard output. A program that is not waited for any more is killed.
-pub async fn ask_program(name: &str, server: &str, timeout: Duration) -> Result<SecretString, ProgramError> {
+pub async fn ask_program(programs: &Programs, name: &str, server: &str) -> Result<SecretString, ProgramError> {
+    let program = PathBuf::from(format!("docker-credential-{name}"));
+    let program = programs.folder.as_ref().map_or_else(|| program.clone(), |folder| folder.join(&program));
+    let timeout = programs.timeout;
     let running = async {
         let (reader, mut writer) = io::pipe()?;
         // Far less than a pipe holds, so this does not wait for the program to read it.
         writer.write_all(server.as_bytes())?;
         drop(writer);
-        let mut command = tokio::process::Command::new(format!("docker-credential-{name}"));
+        let mut command = tokio::process::Command::new(&program);
         command.arg("get").stdin(Stdio::from(reader)).stderr(Stdio::null()).kill_on_drop(true);
         command.output().await
     };

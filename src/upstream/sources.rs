@@ -31,7 +31,8 @@ pub struct Question<'a> {
     pub repository: &'a RepositoryName,
     /// What follows the repository in the path: `manifests/latest`.
     pub rest: String,
-    pub query: Vec<(&'static str, String)>,
+    /// Encoded; empty is none.
+    pub query: String,
     pub kind: Kind,
     pub accept: Option<String>,
     pub range: Option<String>,
@@ -39,7 +40,7 @@ pub struct Question<'a> {
 
 impl<'a> Question<'a> {
     pub fn new(method: Method, kind: Kind, repository: &'a RepositoryName, rest: String) -> Self {
-        Self { method, repository, rest, query: Vec::new(), kind, accept: None, range: None }
+        Self { method, repository, rest, query: String::new(), kind, accept: None, range: None }
     }
 }
 
@@ -167,7 +168,7 @@ impl Source {
         let prefix = url.path().trim_end_matches('/').to_owned();
         url.set_path(&format!("{prefix}/v2/{}/{}", question.repository, question.rest));
         if !question.query.is_empty() {
-            url.query_pairs_mut().extend_pairs(&question.query);
+            url.set_query(Some(&question.query));
         }
         url
     }

@@ -1,6 +1,7 @@
 //! One binary for all tests of behaviour: a module for each, and what they share in `support`.
 #![expect(clippy::disallowed_methods, reason = "tests own their tasks, their files and their processes")]
 
+mod admin; // what operators see of the inside, and who may
 mod config_cli; // the command line and its configuration
 mod crash; // the real binary killed and stopped at every moment
 mod deletes; // tags, manifests and blobs taken away
@@ -21,6 +22,9 @@ mod pull_range; // parts of blobs, and HEAD
 mod pull_warm; // what is here already
 mod push; // whole pushes as each client sends them
 mod referrers; // what is attached to a manifest
+mod referrers_mirrored; // the same of an upstream's
+mod setup; // what clients are told to paste
+mod sources; // several places for one upstream, and what each may be told
 mod support;
 mod tags; // lists
 mod tidy; // the rules of the house against its source tree

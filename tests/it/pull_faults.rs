@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use entrepot::config::{Credentials, Identity, Password};
 use secrecy::SecretString;
 
 use crate::support::content;

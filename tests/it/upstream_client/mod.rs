@@ -3,9 +3,12 @@
 mod auth;
 mod blobs;
 mod budget;
+mod credentials;
 mod manifests;
 mod redirects;
 mod retries;
+mod sources;
+mod transport;
 
 use std::time::Duration;
 

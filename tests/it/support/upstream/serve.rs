@@ -45,7 +45,15 @@ async fn read_request(stream: &mut TcpStream) -> io::Result<Option<Request>> {
             Err(_) => return Ok(None),
         }
     }
-    Ok(Request::parse(&String::from_utf8_lossy(&head)))
+    let Some(mut request) = Request::parse(&String::from_utf8_lossy(&head)) else { return Ok(None) };
+    let length = request.header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).await?;
+    // The parameters of a form are looked for where those of a query are.
+    if request.header("content-type") == Some("application/x-www-form-urlencoded") {
+        request.query = String::from_utf8_lossy(&body).into_owned();
+    }
+    Ok(Some(request))
 }
 
 struct BodyWriter<'a> {
