@@ -27,6 +27,8 @@ pub struct Policy {
     pub stale_after_wait: Duration,
     /// For how long "there is no such thing" is remembered.
     pub negative_ttl: Duration,
+    /// For how long a list of tags is answered without asking again.
+    pub revalidate_lists_after: Duration,
     /// Tags that never move.
     pub immutable_tags: GlobSet,
     /// Forget a tag that the upstream no longer has, rather than keep serving it.
