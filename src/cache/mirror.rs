@@ -87,7 +87,7 @@ impl Mirror {
         operation: &'static str,
         question: impl Future<Output = Result<T, upstream::Error>>,
     ) -> Result<T, Error> {
-        self.let_pass(|breaker, now_ms| breaker.ask(now_ms))?;
+        self.let_pass(Breaker::ask)?;
         let host = self.host();
         let started = Instant::now();
         let answer = question.await;
