@@ -3,6 +3,7 @@
 //! Decisions are pure (`freshness`, `breaker`, `space`); what acts on them runs on the server's account (`fills`, `flights`),
 //! so that no client's leaving or slowness is felt by another.
 
+mod answers;
 mod breaker;
 mod bypass;
 mod error;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 
 use crate::oci::RepositoryName;
 
+pub use answers::LastAnswer;
 pub use bypass::Bypass;
 pub use error::{Error, Wrong};
 pub use fills::{Depot, Fill, Fills, Start};

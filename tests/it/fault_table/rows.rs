@@ -62,22 +62,37 @@ const NONSENSE: End = Refused(502, "UNAVAILABLE");
 const NO_ANSWER: End = Refused(504, "UNAVAILABLE");
 
 pub fn rows() -> Vec<Row> {
-    let status = |status| Wrong::Always(Fault::status(status));
-    let row = |name, wrong, manifest, blob, expired, mid_blob| Row {
-        name,
-        wrong,
-        manifest,
-        blob,
-        expired,
-        mid_blob,
-        is_slow: false,
-    };
-    let slow = |row: Row| Row { is_slow: true, ..row };
-    let gated = |fault: fn(Gate) -> Fault| {
-        let gate = Gate::closed();
-        Wrong::Gated(gate.clone(), fault(gate))
-    };
-    let (cut, reset) = (Fault::CutAfter(70_000), Fault::ResetAfter(70_000));
+    [refusals(), silences(), bodies(), places()].into_iter().flatten().collect()
+}
+
+type Expected = (End, usize);
+
+fn row(
+    name: &'static str,
+    wrong: Wrong,
+    manifest: Expected,
+    blob: Expected,
+    expired: (&'static str, usize),
+    mid_blob: Expected,
+) -> Row {
+    Row { name, wrong, manifest, blob, expired, mid_blob, is_slow: false }
+}
+
+fn slow(row: Row) -> Row {
+    Row { is_slow: true, ..row }
+}
+
+fn status(status: u16) -> Wrong {
+    Wrong::Always(Fault::status(status))
+}
+
+fn gated(fault: fn(Gate) -> Fault) -> Wrong {
+    let gate = Gate::closed();
+    Wrong::Gated(gate.clone(), fault(gate))
+}
+
+/// The upstream answers that it will not.
+fn refusals() -> Vec<Row> {
     vec![
         row("tokens expire", Wrong::TokensExpire, (Served, 3), (Served, 3), ("revalidated", 3), (Served, 3)),
         row("401", status(401), (UNKNOWN, 1), (UNKNOWN, 1), ("stale", 1), (Broken, 1)),
@@ -101,6 +116,12 @@ pub fn rows() -> Vec<Row> {
         ),
         row("500", status(500), (NONSENSE, 2), (NONSENSE, 2), ("stale", 2), (Broken, 4)),
         row("503", status(503), (NONSENSE, 2), (NONSENSE, 2), ("stale", 2), (Broken, 4)),
+    ]
+}
+
+/// The upstream does not answer, or slowly.
+fn silences() -> Vec<Row> {
+    vec![
         row("refused", Wrong::Refuses, (NO_ANSWER, 0), (NO_ANSWER, 0), ("stale", 0), (Broken, 0)),
         row("gone for good", Wrong::IsGone, (NO_ANSWER, 0), (NO_ANSWER, 0), ("stale", 0), (Broken, 0)),
         row("hangs up", Wrong::Always(Fault::Hangup), (NO_ANSWER, 2), (NO_ANSWER, 2), ("stale", 2), (Broken, 4)),
@@ -114,6 +135,13 @@ pub fn rows() -> Vec<Row> {
             ("revalidated", 1),
             (Served, 1),
         ),
+    ]
+}
+
+/// The upstream answers with a body that is not what it should be.
+fn bodies() -> Vec<Row> {
+    let (cut, reset) = (Fault::CutAfter(70_000), Fault::ResetAfter(70_000));
+    vec![
         row("cut in good order", Wrong::Always(cut), (Served, 1), (Served, 3), ("revalidated", 1), (Served, 2)),
         // What the sender's buffer still holds at a reset is lost, so that there may be more than the least number of them.
         row("reset", Wrong::Always(reset), (Served, 4), (Served, 60), ("revalidated", 1), (Served, 60)),
@@ -154,6 +182,12 @@ pub fn rows() -> Vec<Row> {
         ),
         row("a web page", Wrong::Always(Fault::Html), (NONSENSE, 1), (Broken, 1), ("stale", 1), (Broken, 1)),
         row("not HTTP", Wrong::Always(Fault::NotHttp), (NONSENSE, 1), (NONSENSE, 1), ("stale", 1), (Broken, 1)),
+    ]
+}
+
+/// The content is not where it was asked for.
+fn places() -> Vec<Row> {
+    vec![
         row("no ranges", Wrong::Always(Fault::NoRange), (Served, 1), (Served, 1), ("revalidated", 1), (Served, 1)),
         row(
             "another range than asked for",
