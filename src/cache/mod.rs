@@ -15,6 +15,7 @@ mod memory;
 mod mirror;
 mod outcome;
 mod proof;
+mod revalidate;
 mod room;
 pub mod space;
 
@@ -26,7 +27,7 @@ pub use bypass::Bypass;
 pub use error::{Error, Wrong};
 pub use fills::{Depot, Fill, Fills, Start};
 pub use flights::{Flights, Role, to_the_end};
-pub use manifests::{HEADERS_WITHIN, Manifests, PulledManifest, Staleness};
+pub use manifests::{Manifests, PulledManifest, Staleness};
 pub use memory::{Memory, StoredManifest};
 pub use mirror::{Mirror, Policy};
 pub use outcome::Outcome;

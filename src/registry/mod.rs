@@ -2,6 +2,7 @@
 
 mod adoption;
 mod blobs;
+mod caller;
 mod error;
 mod manifests;
 mod referrers;
@@ -16,10 +17,11 @@ use std::time::Duration;
 
 use moka::sync::Cache;
 
-use crate::cache::{Depot, Fills, HEADERS_WITHIN, Manifests, Memory, Mirror, Proofs, Source};
+use crate::cache::{Depot, Fills, Manifests, Memory, Mirror, Proofs, Source};
 use crate::oci::{Digest, Host, RepositoryName};
 
 pub use blobs::{BlobHead, Content, PulledBlob};
+pub use caller::Caller;
 pub use error::Error;
 pub use manifests::PushedManifest;
 pub use routing::{Names, Target};
@@ -73,7 +75,10 @@ pub struct Registry {
     options: Options,
 }
 
-/// The head of an answer within 25 s, whatever it takes: containerd gives up on it at 30 s.
+/// How long a client waits for the head of an answer, whatever it takes: containerd gives up at 30 s.
+const HEADERS_WITHIN: Duration = Duration::from_secs(25);
+
+/// The head of an answer, or an error that says that it took too long.
 async fn within_patience<T>(target: &Target, answer: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     let waited = HEADERS_WITHIN;
     let too_slow = |_| Error::TooSlow { name: target.name.clone(), waited };
