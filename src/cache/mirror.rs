@@ -31,6 +31,8 @@ pub struct Policy {
     pub negative_ttl: Duration,
     /// Requests of the rate limit that are kept for what is not cached.
     pub rate_reserve: u64,
+    /// For how long a list of tags is answered without asking again.
+    pub revalidate_lists_after: Duration,
     /// Tags that never move.
     pub immutable_tags: GlobSet,
     /// Forget a tag that the upstream no longer has, rather than keep serving it.

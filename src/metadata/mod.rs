@@ -19,6 +19,7 @@ mod blobs;
 mod columns;
 mod error;
 mod links;
+mod lists;
 mod manifests;
 mod references;
 mod referrers;
@@ -44,6 +45,7 @@ use sqlx::{ConnectOptions as _, Connection as _, SqlStr, SqliteConnection};
 pub use blobs::{BlobChange, BlobRow, BlobState};
 pub use error::Error;
 pub use links::Link;
+pub use lists::ListRow;
 pub use manifests::{ManifestRow, Missing, NewManifest};
 pub use repositories::RepositoryRow;
 pub use tags::TagRow;
@@ -54,7 +56,10 @@ pub use writer::WriteCounts;
 use writer::{BatchLimits, Failure, Writer};
 
 /// The files of `migrations/`, oldest first: version, name, statements. Append-only, as the files are.
-const MIGRATIONS: &[(i64, &str, &str)] = &[(1, "initial", include_str!("migrations/0001_initial.sql"))];
+const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "initial", include_str!("migrations/0001_initial.sql")),
+    (2, "upstream_lists", include_str!("migrations/0002_upstream_lists.sql")),
+];
 
 /// How long to wait for a lock of the file. Only another process can hold one: a backup, or somebody's `sqlite3`.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
