@@ -3,6 +3,7 @@
 //! Decisions are pure (`freshness`, `breaker`, `space`); what acts on them runs on the server's account (`fills`, `flights`),
 //! so that no client's leaving or slowness is felt by another.
 
+mod answers;
 mod breaker;
 mod bypass;
 mod error;
@@ -25,6 +26,7 @@ use std::time::Duration;
 
 use crate::oci::RepositoryName;
 
+pub use answers::LastAnswer;
 pub use bypass::Bypass;
 pub use error::{Error, Wrong};
 pub use fills::{Depot, Fill, Fills, Start};
