@@ -106,6 +106,12 @@ impl Metrics {
         self.count("entrepot_stale_total", vec![("upstream", upstream.into()), ("reason", reason.into())], 1);
     }
 
+    /// A tag in demand was confirmed before its time was up: `result` is `ok` or the error's kind.
+    pub fn refreshed_ahead(&self, upstream: &str, result: &'static str) {
+        let labels = vec![("upstream", upstream.into()), ("result", result.into())];
+        self.count("entrepot_refreshed_ahead_total", labels, 1);
+    }
+
     /// Bytes on disk by what they are for (`cached`, `pushed`, `filling`, …) and the limits over them.
     pub fn space(&self, kind: &'static str, bytes: u64) {
         self.gauge("entrepot_store_bytes", vec![("kind", kind.into())], bytes);
@@ -176,6 +182,7 @@ fn describe() {
     metrics::describe_gauge!("entrepot_upstream_ratelimit_remaining", "Requests left of an upstream's rate limit.");
     metrics::describe_gauge!("entrepot_upstream_ratelimit_limit", "Requests an upstream allows in a window.");
     metrics::describe_counter!("entrepot_stale_total", "Answers that the upstream could not confirm.");
+    metrics::describe_counter!("entrepot_refreshed_ahead_total", "Tags confirmed before their time was up.");
     metrics::describe_counter!("entrepot_evicted_bytes_total", "Bytes removed to make room.");
     metrics::describe_counter!("entrepot_evicted_blobs_total", "Blobs removed to make room.");
     metrics::describe_gauge!("entrepot_store_bytes", "Disk space taken or promised, by what it is for.");

@@ -35,6 +35,8 @@ pub struct Depot {
     pub metrics: Metrics,
     /// Fills that may run at once; more wait for their turn.
     pub fills: Semaphore,
+    /// Tags that may be confirmed ahead of their time at once.
+    pub refreshes: Arc<Semaphore>,
     /// How long one fill may take in all.
     pub fill_timeout: Duration,
     /// The server is going down: fills end, leaving what they have for the next start.

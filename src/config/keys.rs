@@ -19,7 +19,7 @@ pub(super) const HOST: &str = "HOST";
 use Shape::{List, Map, Scalar};
 
 /// Every key by its path, in the order of `config.yaml`.
-pub(super) const KEYS: [(&[&str], Shape); 55] = [
+pub(super) const KEYS: [(&[&str], Shape); 61] = [
     (&["http", "listen"], Scalar),
     (&["http", "shutdown_grace"], Scalar),
     (&["http", "connections_max"], Scalar),
@@ -34,6 +34,8 @@ pub(super) const KEYS: [(&[&str], Shape); 55] = [
     (&["storage", "min_free"], Scalar),
     (&["cache", "max_size"], Scalar),
     (&["cache", "revalidate_after"], Scalar),
+    (&["cache", "refresh_ahead_max"], Scalar),
+    (&["cache", "checks_max"], Scalar),
     (&["cache", "fills_max"], Scalar),
     (&["cache", "fill_timeout"], Scalar),
     (&["cache", "manifests_in_memory"], Scalar),
@@ -63,16 +65,20 @@ pub(super) const KEYS: [(&[&str], Shape); 55] = [
     (&["upstreams", HOST, "realms"], List),
     (&["upstreams", HOST, "tls"], Map),
     (&["upstreams", HOST, "proxy"], Scalar),
+    (&["upstreams", HOST, "visibility"], Scalar),
+    (&["upstreams", HOST, "access_ttl"], Scalar),
     (&["upstreams", HOST, "revalidate_after"], Scalar),
     (&["upstreams", HOST, "revalidate_lists_after"], Scalar),
     (&["upstreams", HOST, "stale_for"], Scalar),
     (&["upstreams", HOST, "stale_after_wait"], Scalar),
     (&["upstreams", HOST, "negative_ttl"], Scalar),
+    (&["upstreams", HOST, "rate_reserve"], Scalar),
     (&["upstreams", HOST, "connect_timeout"], Scalar),
     (&["upstreams", HOST, "first_byte_timeout"], Scalar),
     (&["upstreams", HOST, "no_progress_timeout"], Scalar),
     (&["upstreams", HOST, "retries"], Scalar),
     (&["upstreams", HOST, "immutable_tags"], List),
+    (&["upstreams", HOST, "tags"], List),
     (&["upstreams", HOST, "on_upstream_404"], Scalar),
     (&["offline"], Scalar),
 ];

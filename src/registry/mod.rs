@@ -2,6 +2,7 @@
 
 mod adoption;
 mod blobs;
+mod caller;
 mod error;
 mod manifests;
 mod referrers;
@@ -20,6 +21,7 @@ use crate::cache::{Depot, Fills, HEADERS_WITHIN, ListLimits, Lists, Manifests, M
 use crate::oci::{Digest, Host, RepositoryName};
 
 pub use blobs::{BlobHead, Content, PulledBlob};
+pub use caller::Caller;
 pub use error::Error;
 pub use manifests::PushedManifest;
 pub use routing::{Names, Target};
@@ -75,7 +77,7 @@ pub struct Registry {
     options: Options,
 }
 
-/// The head of an answer within 25 s, whatever it takes: containerd gives up on it at 30 s.
+/// The head of an answer, or an error that says that it took too long.
 async fn within_patience<T>(target: &Target, answer: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     let waited = HEADERS_WITHIN;
     let too_slow = |_| Error::TooSlow { name: target.name.clone(), waited };

@@ -58,6 +58,7 @@ pub use referrers::ReferrersPage;
 pub use sources::SourceState;
 pub use tags::TagPage;
 
+use crate::metrics::Metrics;
 use crate::oci::{Digest, Host, ManifestKind, MediaType, Reference, RepositoryName};
 use answer::Answer;
 use body::Body;
@@ -130,6 +131,18 @@ impl Upstream {
         let options = options.checked()?;
         let sources = Sources::new(&options)?;
         Ok(Self(Arc::new(Inner { options, sources })))
+    }
+
+    /// The same upstream as somebody else sees it: with these credentials instead of ours, and nothing in common but the
+    /// settings, so that neither tokens nor rate limits are mixed up. Of several sources only the upstream's own is asked
+    /// (one of its domain, or else the first): what somebody proves to a registry is not for its mirrors.
+    pub fn with_credentials(&self, credentials: Credentials) -> Result<Self, Error> {
+        let mut options = self.0.options.clone();
+        let is_own = |source: &SourceOptions| realm::is_same_domain(source.url.host_str(), self.host());
+        let own = options.sources.iter().find(|source| is_own(source)).unwrap_or(&options.sources[0]);
+        options.sources = vec![SourceOptions { url: own.url.clone(), accounts: vec![Account::Fixed(credentials)] }];
+        options.metrics = Metrics::new();
+        Self::new(options)
     }
 
     /// What the operator calls this upstream.

@@ -77,6 +77,14 @@ pub fn realm_allowed(upstream: &Url, realm: &Url, others: &[String]) -> bool {
     }
 }
 
+/// Is a URL with this host at the upstream's own place, or at another one of its registrable domain?
+pub fn is_same_domain(url_host: Option<&str>, upstream: &crate::oci::Host) -> bool {
+    let upstream = upstream.as_str().split(':').next().unwrap_or_default();
+    url_host.is_some_and(|host| {
+        host == upstream || registrable(host).is_some_and(|domain| registrable(upstream) == Some(domain))
+    })
+}
+
 /// Is the URL at `host`, or at `host:port`?
 fn is_at(url: &Url, place: &str) -> bool {
     let host = url.host_str().map(without_root);
@@ -157,6 +165,15 @@ mod tests {
         ] {
             assert!(allowed(upstream, realm), "{upstream} → {realm} was refused");
         }
+    }
+
+    #[test]
+    fn a_mirror_is_not_of_the_upstreams_domain() {
+        let same = |host: &str, upstream: &str| is_same_domain(Some(host), &upstream.parse().unwrap());
+        assert!(same("registry-1.docker.io", "docker.io"));
+        assert!(same("registry.lan", "registry.lan:5000"));
+        assert!(!same("mirror.gcr.io", "docker.io"));
+        assert!(!same("127.0.0.2", "127.0.0.1:5000"));
     }
 
     #[test]

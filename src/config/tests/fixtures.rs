@@ -71,21 +71,3 @@ fn forget_passwords(upstream: &mut Upstream) {
         }
     }
 }
-
-#[test]
-fn regenerate_tmp() {
-    for (name, text, _) in fixtures("good", "effective") {
-        match assembled(&text, &[], ServeFlags::default()) {
-            Ok((config, warnings)) => {
-                fs::write(format!("{FIXTURES}/good/{name}.effective"), checked(config, warnings, false)).unwrap();
-            }
-            Err(error) => println!("GOOD {name}: {error}"),
-        }
-    }
-    for (name, text, _) in fixtures("bad", "stderr") {
-        match from_text(&text) {
-            Ok(_) => println!("BAD {name} is taken"),
-            Err(error) => fs::write(format!("{FIXTURES}/bad/{name}.stderr"), format!("{error}\n")).unwrap(),
-        }
-    }
-}
