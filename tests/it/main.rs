@@ -2,11 +2,14 @@
 #![expect(clippy::disallowed_methods, reason = "tests own their tasks, their files and their processes")]
 
 mod admin; // what operators see of the inside, and who may
+mod artifacts; // what is kept beside images
+mod chain; // one registry over another
 mod config_cli; // the command line and its configuration
 mod crash; // the real binary killed and stopped at every moment
 mod deletes; // tags, manifests and blobs taken away
 mod errors; // malformed requests: the error of the specification, nothing stored
 mod eviction; // the bound of the cache
+mod fault_table; // every fault of an upstream in every situation
 mod freshness; // when a tag is asked for again
 mod health; // what orchestrators and Prometheus ask
 mod lists; // tags and repositories, a page at a time
