@@ -22,6 +22,7 @@ pub fn options(
     let further = configured.further.iter().map(|further| source(&further.url, &further.identity));
     Ok(Options {
         sources: std::iter::once(first).chain(further).collect(),
+        send_ns: configured.send_ns,
         realms: configured.realms.clone(),
         tls: tls(&configured.tls),
         route: match &configured.route {

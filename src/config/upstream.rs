@@ -26,6 +26,8 @@ pub struct Upstream {
     /// Where else its content can be had; asked in this order when `url` fails.
     #[serde(skip)]
     pub further: Vec<Source>,
+    /// Whether it is a mirror of several registries that has to be told by `?ns=` which one is meant.
+    pub send_ns: bool,
     /// Whether names without a host are its names; true for one at most.
     #[serde(rename = "default")]
     pub is_default: bool,

@@ -185,6 +185,7 @@ impl<'a> Check<'a> {
             realms: raw.realms,
             tls,
             route,
+            send_ns: raw.send_ns,
             is_default: raw.default,
             hosts: raw.hosts,
             visibility: raw.visibility,

@@ -28,6 +28,8 @@ pub struct Options {
     pub route: Route,
     /// Short questions (whatever is not a blob) in flight at a time; more wait.
     pub connections_max: usize,
+    /// They are mirrors of several registries and have to be told which one is meant, by `?ns=`.
+    pub send_ns: bool,
     /// Limit on making a connection.
     pub connect_timeout: Duration,
     /// Limit from handing a request over (connecting included) to the head of its answer, for each redirect anew.
@@ -118,6 +120,7 @@ impl Options {
             tls: Tls::default(),
             route: Route::default(),
             connections_max: 32,
+            send_ns: false,
             connect_timeout: Duration::from_secs(5),
             first_byte_timeout: Duration::from_secs(20),
             no_progress_timeout: Duration::from_secs(30),

@@ -71,6 +71,7 @@ pub struct Source {
     /// Failures of all sources so far.
     failures: Arc<AtomicU64>,
     is_alone: bool,
+    send_ns: bool,
 }
 
 impl Sources {
@@ -139,6 +140,7 @@ impl Source {
             clock: clock.clone(),
             failures: Arc::clone(failures),
             is_alone: options.sources.len() == 1,
+            send_ns: options.send_ns,
         })
     }
 
@@ -167,9 +169,11 @@ impl Source {
         let mut url = self.transport.origin().clone();
         let prefix = url.path().trim_end_matches('/').to_owned();
         url.set_path(&format!("{prefix}/v2/{}/{}", question.repository, question.rest));
-        if !question.query.is_empty() {
-            url.set_query(Some(&question.query));
-        }
+        let ns = self.send_ns.then(|| format!("ns={}", self.host));
+        // A mirror's own `Link` names the registry already.
+        let given = question.query.split('&').filter(|pair| ns.is_none() || !pair.starts_with("ns="));
+        let pairs: Vec<&str> = given.chain(ns.as_deref()).filter(|pair| !pair.is_empty()).collect();
+        url.set_query(Some(&*pairs.join("&")).filter(|query| !query.is_empty()));
         url
     }
 
