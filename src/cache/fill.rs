@@ -20,6 +20,7 @@ use tracing::{debug, info, warn};
 use super::Source;
 use super::error::{Error, Wrong};
 use super::fills::{Depot, Start};
+use super::live::{Live, PieceUnderWay};
 use super::room::Reservation;
 use super::space::{Class, Holding, blocks_for};
 use crate::blobs::{self, BlobWriter, Growth, Lease, PourError, Staging};
@@ -49,6 +50,7 @@ pub(super) struct Filler {
     pub digest: Digest,
     /// The size that a manifest of this repository states, for upstreams that do not say.
     pub stated_bytes: Option<u64>,
+    pub live: Arc<Live>,
     pub start: watch::Sender<Start>,
     pub growth: watch::Sender<Growth>,
     /// The fill's place in the table, kept until no write of it is under way any more.
@@ -130,11 +132,13 @@ impl Filler {
                 if self.commit_partial(held).await? {
                     return Ok(Ended::Committed);
                 }
+                self.live.goes_on_from(0);
                 self.open(0).await?
             }
             opened => opened?,
         };
         held.total_bytes = stream.total_bytes.or(self.stated_bytes);
+        self.live.announced(held.total_bytes);
         if let Some(wrong) = Wrong::announced(held.total_bytes, &self.digest) {
             return Err(self.wrong(wrong));
         }
@@ -175,6 +179,7 @@ impl Filler {
             return Ok(0);
         }
         let staging = self.depot.blobs.stage_fill(self.digest).await?;
+        self.live.goes_on_from(staging.length_bytes());
         Ok(held.staging.insert(staging).length_bytes())
     }
 
@@ -258,7 +263,8 @@ impl Filler {
     async fn pour(&self, writer: &mut BlobWriter, held: &mut Held, stream: BlobStream) -> Result<(), Error> {
         let position = writer.length_bytes();
         let total_bytes = held.total_bytes;
-        let incoming = Incoming { skip: position.saturating_sub(stream.start), position, stream, filler: self, held };
+        let skip = position.saturating_sub(stream.start);
+        let incoming = Incoming { skip, position, stream, filler: self, held, _piece: self.live.piece() };
         let source = stream::try_unfold(incoming, Incoming::next);
         match writer.pour(pin!(source)).await {
             // A client that was promised a length must not get less of it as if it were all.
@@ -329,7 +335,7 @@ impl Filler {
         // What is wrong already does not get right by being continued, and what has no room blocks room.
         let is_worth_keeping = match ended {
             Ok(_) | Err(Error::Wrong { .. } | Error::NoRoom { .. }) => false,
-            Err(_) => staging.measured_length_bytes().await.is_ok_and(|length| length > 0),
+            Err(_) => staging.settle().await.is_ok_and(|length| length > 0),
         };
         let _named = self.depot.room.naming(&self.digest).await;
         if is_worth_keeping {
@@ -348,6 +354,7 @@ struct Incoming<'a> {
     position: u64,
     filler: &'a Filler,
     held: &'a mut Held,
+    _piece: PieceUnderWay,
 }
 
 impl Incoming<'_> {
@@ -366,6 +373,7 @@ impl Incoming<'_> {
             self.position += chunk.len() as u64;
             self.make_sure_of_room().await?;
             self.filler.depot.metrics.fill_bytes.increment(chunk.len() as u64);
+            self.filler.live.received(chunk.len() as u64);
             return Ok(Some((chunk, self)));
         }
     }

@@ -13,12 +13,13 @@ use super::Source;
 use super::error::Error;
 use super::fill::Filler;
 use super::flights::Role;
-use super::room::Room;
+use super::live::{FillView, Live, Priority};
+use super::room::{Pin, Room};
 use crate::blobs::{BlobReader, Blobs, Growth};
 use crate::clock::Clock;
 use crate::metadata::Metadata;
 use crate::metrics::Metrics;
-use crate::oci::{Digest, RepositoryName};
+use crate::oci::{Digest, Host, RepositoryName};
 
 /// What every fill works with.
 #[derive(Debug)]
@@ -66,6 +67,8 @@ pub struct Fill {
     pub digest: Digest,
     /// The repository through which it is fetched: a client of another one has to prove its access first.
     pub repository: RepositoryName,
+    upstream: Host,
+    live: Arc<Live>,
     start: watch::Receiver<Start>,
     growth: watch::Receiver<Growth>,
 }
@@ -85,8 +88,13 @@ impl Fill {
     }
 
     /// A reader from the first byte on, of a fill that is `Ready`.
-    pub fn reader(&self, file: Arc<File>, size_bytes: Option<u64>) -> BlobReader {
-        BlobReader::growing(file, size_bytes, self.growth.clone())
+    pub fn reader(&self, file: Arc<File>, size_bytes: Option<u64>, pin: Pin) -> BlobReader {
+        BlobReader::growing(file, size_bytes, self.growth.clone()).pinned(Arc::new((pin, self.live.reader())))
+    }
+
+    /// What it looks like at this moment.
+    pub fn view(&self) -> FillView {
+        self.live.view(self.digest, self.repository.clone(), self.upstream.clone())
     }
 
     /// How many bytes readers may have by now; `None` if there will be no more because it failed.
@@ -135,6 +143,15 @@ impl Fills {
         self.len() == 0
     }
 
+    /// The fills under way as they look at this moment, the longest running first.
+    pub fn list(&self) -> Vec<FillView> {
+        let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut views: Vec<FillView> = table.values().map(|fill| fill.view()).collect();
+        drop(table);
+        views.sort_unstable_by_key(|view| (view.started_ms, view.digest));
+        views
+    }
+
     /// Joins the fill of a blob, starting one if there is none. It runs on the server's account from then on.
     pub fn join(&self, source: &Source, digest: Digest, stated_bytes: Option<u64>) -> (Arc<Fill>, Role) {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
@@ -143,13 +160,20 @@ impl Fills {
         }
         let (start, start_heard) = watch::channel(Start::Waiting);
         let (growth, growth_heard) = watch::channel(Growth::Filling { servable_bytes: 0 });
-        let repository = source.canonical.clone();
-        let fill = Arc::new(Fill { digest, repository, start: start_heard, growth: growth_heard });
+        let live = Live::new(self.depot.clock.now_ms(), Priority::Client);
+        let fill = Arc::new(Fill {
+            digest,
+            repository: source.canonical.clone(),
+            upstream: source.mirror.host().clone(),
+            live: Arc::clone(&live),
+            start: start_heard,
+            growth: growth_heard,
+        });
         table.insert(digest, Arc::clone(&fill));
         drop(table);
         let entry = Arc::new(Entry { table: Arc::clone(&self.table), digest });
         let (depot, source) = (Arc::clone(&self.depot), source.clone());
-        let filler = Filler { depot, source, digest, stated_bytes, start, growth, entry };
+        let filler = Filler { depot, source, digest, stated_bytes, live, start, growth, entry };
         // The fill belongs to the server, not to the client that asked first.
         self.running.spawn(filler.run());
         (fill, Role::Led)

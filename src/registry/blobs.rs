@@ -187,7 +187,7 @@ impl Registry {
                     let content = Content::Bypass(Box::new(bypass));
                     return Ok(PulledBlob { content, size_bytes, range: Some(ahead), outcome: Outcome::Bypass });
                 }
-                let reader = fill.reader(file, size_bytes).pinned(Arc::new(pin));
+                let reader = fill.reader(file, size_bytes, pin);
                 Ok(PulledBlob { content: Content::File(reader), size_bytes, range, outcome })
             }
             Start::Bypass => self.bypass(source, digest, range).await,

@@ -6,6 +6,7 @@ mod crash; // the real binary killed and stopped at every moment
 mod deletes; // tags, manifests and blobs taken away
 mod errors; // malformed requests: the error of the specification, nothing stored
 mod eviction; // the bound of the cache
+mod fills; // the fills under way, as they are shown
 mod freshness; // when a tag is asked for again
 mod health; // what orchestrators and Prometheus ask
 mod lists; // tags and repositories, a page at a time
