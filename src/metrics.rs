@@ -64,11 +64,12 @@ impl Metrics {
         }
     }
 
-    /// A request to `/v2/` was answered.
-    pub fn request(&self, action: &'static str, outcome: &'static str, status: u16, sent_bytes: u64) {
+    /// A request to `/v2/` or `/api/` ended; `None` if its client left before there was an answer.
+    pub fn request(&self, action: &'static str, outcome: &'static str, status: Option<u16>, sent_bytes: u64) {
+        let status = status.map_or_else(|| "none".to_owned(), |status| status.to_string());
         self.count(
             "entrepot_requests_total",
-            vec![("action", action.into()), ("outcome", outcome.into()), ("status", status.to_string())],
+            vec![("action", action.into()), ("outcome", outcome.into()), ("status", status)],
             1,
         );
         self.count(
@@ -89,6 +90,15 @@ impl Metrics {
         self.count("entrepot_upstream_requests_total", labels, 1);
         let key = key("entrepot_upstream_request_seconds", vec![("upstream", upstream.into())]);
         self.recorder.register_histogram(&key, &METADATA).record(took.as_secs_f64());
+    }
+
+    /// What an upstream says is left of its rate limit, by account.
+    pub fn rate_limit(&self, upstream: &str, account: usize, remaining: u64, limit: Option<u64>) {
+        let labels = || vec![("upstream", upstream.into()), ("account", account.to_string())];
+        self.gauge("entrepot_upstream_ratelimit_remaining", labels(), remaining);
+        if let Some(limit) = limit {
+            self.gauge("entrepot_upstream_ratelimit_limit", labels(), limit);
+        }
     }
 
     /// An answer was given although the upstream could not confirm it.
@@ -144,7 +154,7 @@ fn key(name: &'static str, labels: Vec<Label>) -> metrics::Key {
 }
 
 fn describe() {
-    metrics::describe_counter!("entrepot_requests_total", "Requests to /v2/, by action, outcome and status.");
+    metrics::describe_counter!("entrepot_requests_total", "Requests to /v2/ and /api/, by action, outcome and status.");
     metrics::describe_counter!("entrepot_sent_bytes_total", "Bytes of bodies sent, by action and outcome.");
     metrics::describe_histogram!("entrepot_request_seconds", "From a request's head to the last byte of its answer.");
     metrics::describe_gauge!("entrepot_connections", "Client connections open now.");
@@ -153,6 +163,8 @@ fn describe() {
     metrics::describe_counter!("entrepot_fill_bytes_total", "Bytes of blobs received from upstreams.");
     metrics::describe_counter!("entrepot_upstream_requests_total", "Requests to upstreams, by operation and result.");
     metrics::describe_histogram!("entrepot_upstream_request_seconds", "How long upstreams took to answer.");
+    metrics::describe_gauge!("entrepot_upstream_ratelimit_remaining", "Requests left of an upstream's rate limit.");
+    metrics::describe_gauge!("entrepot_upstream_ratelimit_limit", "Requests an upstream allows in a window.");
     metrics::describe_counter!("entrepot_stale_total", "Answers that the upstream could not confirm.");
     metrics::describe_counter!("entrepot_evicted_bytes_total", "Bytes removed to make room.");
     metrics::describe_counter!("entrepot_evicted_blobs_total", "Blobs removed to make room.");
@@ -168,7 +180,7 @@ mod tests {
     #[test]
     fn what_was_recorded_is_rendered_with_its_labels() {
         let metrics = Metrics::new();
-        metrics.request("pull_blob", "hit", 200, 10);
+        metrics.request("pull_blob", "hit", Some(200), 10);
         metrics.fills_in_flight.increment(1.0);
         let text = metrics.render();
         assert!(text.contains(r#"entrepot_requests_total{action="pull_blob",outcome="hit",status="200"} 1"#), "{text}");

@@ -133,6 +133,14 @@ impl Fills {
         self.table.lock().unwrap_or_else(PoisonError::into_inner).get(digest).cloned()
     }
 
+    /// All that are under way, in the order of their digests.
+    pub fn list(&self) -> Vec<Arc<Fill>> {
+        let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut fills: Vec<Arc<Fill>> = table.values().cloned().collect();
+        fills.sort_unstable_by_key(|fill| fill.digest.to_string());
+        fills
+    }
+
     /// How many are under way.
     pub fn len(&self) -> usize {
         self.table.lock().unwrap_or_else(PoisonError::into_inner).len()

@@ -19,7 +19,7 @@ use crate::cache::{Depot, Memory, Mirror, Policy, Room};
 use crate::clock::Clock;
 use crate::config::{self, Config, LoadedConfig, LogFormat, OnUpstream404};
 use crate::http::server::{ServerOptions, serve};
-use crate::http::{AppState, router};
+use crate::http::{AppOptions, AppState, admin, router};
 use crate::metadata::{self, Metadata};
 use crate::metrics::Metrics;
 use crate::oci::Host;
@@ -89,8 +89,7 @@ pub async fn serve_opened(
     let Opened { registry, metrics, metadata } = opened;
     say_ready(config, address);
     let jobs = crate::tasks::run(Arc::clone(&registry), config.push.sessions_expire_after, shutdown.clone());
-    let state =
-        AppState::new(Arc::clone(&registry), metrics, config.http.cors_origins.clone(), config.http.read_timeout);
+    let state = AppState::new(Arc::clone(&registry), metrics, app_options(config));
     let serving = serve(listener, router(state), server_options(config), shutdown);
     let (served, ()) = tokio::join!(serving, jobs);
     // Nothing may want the index any more when it is closed.
@@ -188,6 +187,8 @@ fn mirror(
         no_progress_timeout: configured.no_progress_timeout,
         retries: configured.retries,
         manifest_bytes_max: usize::try_from(config.push.manifest_max_bytes).unwrap_or(usize::MAX),
+        clock: clock.clone(),
+        metrics: metrics.clone(),
         ..upstream::Options::new(host, configured.url.clone())
     };
     let policy = Policy {
@@ -209,6 +210,14 @@ fn globs(patterns: &[String]) -> anyhow::Result<GlobSet> {
         set.add(config::units::glob(pattern)?);
     }
     Ok(set.build()?)
+}
+
+fn app_options(config: &Config) -> AppOptions {
+    AppOptions {
+        cors_origins: config.http.cors_origins.clone(),
+        read_timeout: config.http.read_timeout,
+        admin: admin::Door::new(config.http.admin_from.iter().map(|network| network.0).collect()),
+    }
 }
 
 fn server_options(config: &Config) -> ServerOptions {

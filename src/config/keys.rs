@@ -19,7 +19,7 @@ pub(super) const HOST: &str = "HOST";
 use Shape::{List, Map, Scalar};
 
 /// Every key by its path, in the order of `config.yaml`.
-pub(super) const KEYS: [(&[&str], Shape); 42] = [
+pub(super) const KEYS: [(&[&str], Shape); 43] = [
     (&["http", "listen"], Scalar),
     (&["http", "shutdown_grace"], Scalar),
     (&["http", "connections_max"], Scalar),
@@ -27,6 +27,7 @@ pub(super) const KEYS: [(&[&str], Shape); 42] = [
     (&["http", "read_timeout"], Scalar),
     (&["http", "write_timeout"], Scalar),
     (&["http", "cors_origins"], List),
+    (&["http", "admin_from"], List),
     (&["storage", "path"], Scalar),
     (&["storage", "max_size"], Scalar),
     (&["storage", "create"], Scalar),

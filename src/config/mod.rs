@@ -13,6 +13,7 @@ mod env;
 mod flags;
 mod keys;
 mod load;
+mod network;
 mod raw;
 mod read;
 mod sections;
@@ -31,6 +32,7 @@ pub use self::{
     diagnose::{Error, Fault, Problem},
     flags::ServeFlags,
     load::{LoadedConfig, load},
+    network::Network,
     sections::{Cache, Http, Log, LogFormat, Push, Sparse, Storage},
     tree::{KeyPath, Origin, Step},
     units::Limit,

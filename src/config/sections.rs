@@ -8,7 +8,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::units::{self, Limit};
+use super::{
+    network::Network,
+    units::{self, Limit},
+};
 
 /// `http`: the one port that clients speak to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +36,8 @@ pub struct Http {
     pub write_timeout: Duration,
     /// Origins whose pages may call the API from a browser; `*` is all. Default none.
     pub cors_origins: Vec<String>,
+    /// Networks whose addresses may use the admin API below `/api/v1/`. Default loopback only.
+    pub admin_from: Vec<Network>,
 }
 
 impl Default for Http {
@@ -45,6 +50,7 @@ impl Default for Http {
             read_timeout: Duration::from_mins(1),
             write_timeout: Duration::from_mins(5),
             cors_origins: Vec::new(),
+            admin_from: Network::loopback(),
         }
     }
 }

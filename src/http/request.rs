@@ -1,6 +1,7 @@
-//! A request to `/v2/` as its handlers see it.
+//! A request as its handlers see it.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::body::Body as RequestBody;
@@ -57,6 +58,8 @@ pub struct Asked {
     pub query: Query,
     /// The host in the request's own line: HTTP/2 has it there, and it wins over a Host header (RFC 9112, 3.2.2).
     pub authority: Option<String>,
+    /// Where the connection comes from.
+    pub peer: Option<SocketAddr>,
     /// How a file gets to this client.
     pub transport: Transport,
 }
@@ -68,7 +71,8 @@ impl Asked {
         let transport = Transport::of(parts.version, &parts.extensions);
         let query = Query::parse(parts.uri.query().unwrap_or_default());
         let authority = parts.uri.authority().map(ToString::to_string);
-        (Self { method: parts.method, headers: parts.headers, query, authority, transport }, body)
+        let peer = parts.extensions.get::<SocketAddr>().copied();
+        (Self { method: parts.method, headers: parts.headers, query, authority, peer, transport }, body)
     }
 
     /// Is only the head of the answer wanted?

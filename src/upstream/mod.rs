@@ -12,6 +12,7 @@
 mod answer;
 mod auth;
 mod body;
+mod budget;
 mod challenge;
 mod clients;
 mod error;
@@ -31,9 +32,9 @@ use reqwest::Method;
 use tokio::time::Instant;
 use url::Url;
 
-pub use answer::RateLimit;
 pub use auth::Credentials;
 pub use body::BlobStream;
+pub use budget::Budget;
 /// For the fuzz targets, which read what a stranger may answer.
 #[doc(hidden)]
 pub use challenge::{Challenge, parse as parse_challenge};
@@ -219,9 +220,9 @@ impl Upstream {
         .await
     }
 
-    /// What the upstream last said of its rate limit, in any answer.
-    pub fn last_rate_limit(&self) -> Option<RateLimit> {
-        self.0.transport.rate_limit()
+    /// What may still be asked, of all accounts together; `None` while that is not known.
+    pub fn budget(&self) -> Option<Budget> {
+        self.0.transport.budget()
     }
 
     fn ask_manifest(&self, method: Method, repository: &RepositoryName, reference: &Reference) -> Ask {

@@ -7,6 +7,8 @@ use url::Url;
 use super::auth::Credentials;
 use super::error::Error;
 use super::redact::SafeUrl;
+use crate::clock::Clock;
+use crate::metrics::Metrics;
 use crate::oci::Host;
 
 /// The settings of one upstream.
@@ -34,6 +36,10 @@ pub struct Options {
     pub redirects_max: usize,
     /// Bytes in a manifest or in a page of tags.
     pub manifest_bytes_max: usize,
+    /// By what rate limits and rests are timed; waits for answers go by the runtime's own clock.
+    pub clock: Clock,
+    /// Where the rate limit is shown.
+    pub metrics: Metrics,
 }
 
 impl Options {
@@ -51,6 +57,8 @@ impl Options {
             retry_backoff: Duration::from_millis(200),
             redirects_max: 5,
             manifest_bytes_max: 4 * 1024 * 1024,
+            clock: Clock::System,
+            metrics: Metrics::new(),
         }
     }
 

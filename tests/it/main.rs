@@ -1,6 +1,7 @@
 //! One binary for all tests of behaviour: a module for each, and what they share in `support`.
 #![expect(clippy::disallowed_methods, reason = "tests own their tasks, their files and their processes")]
 
+mod admin; // what operators see of the inside, and who may
 mod config_cli; // the command line and its configuration
 mod crash; // the real binary killed and stopped at every moment
 mod deletes; // tags, manifests and blobs taken away
