@@ -108,7 +108,6 @@ impl Landing {
         self.state().front.bytes()
     }
 
-
     pub fn announce(&self, growth: watch::Sender<Growth>, size_bytes: Option<u64>) {
         let announcer = self.announcer.get_or_init(|| Announcer { growth, size_bytes });
         announcer.written(self.front_bytes());
@@ -205,5 +204,16 @@ impl Landing {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Landing {
+    /// Whoever ends early loses nothing that came.
+    fn drop(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Some((record, _)) = &state.record {
+            // If it cannot be written, what it said before is true as well.
+            let _ = record.set(state.front.bytes());
+        }
     }
 }

@@ -14,12 +14,13 @@ use super::error::Error;
 use super::fill::Filler;
 use super::flights::Role;
 use super::live::{FillView, Live, Priority};
+use super::mirror::Mirror;
 use super::room::{Pin, Room};
 use crate::blobs::{BlobReader, Blobs, Growth};
 use crate::clock::Clock;
 use crate::metadata::Metadata;
 use crate::metrics::Metrics;
-use crate::oci::{Digest, Host, RepositoryName};
+use crate::oci::{Digest, RepositoryName};
 
 /// What every fill works with.
 #[derive(Debug)]
@@ -67,7 +68,7 @@ pub struct Fill {
     pub digest: Digest,
     /// The repository through which it is fetched: a client of another one has to prove its access first.
     pub repository: RepositoryName,
-    upstream: Host,
+    mirror: Arc<Mirror>,
     live: Arc<Live>,
     start: watch::Receiver<Start>,
     growth: watch::Receiver<Growth>,
@@ -94,7 +95,7 @@ impl Fill {
 
     /// What it looks like at this moment.
     pub fn view(&self) -> FillView {
-        self.live.view(self.digest, self.repository.clone(), self.upstream.clone())
+        self.live.view(self.digest, self.repository.clone(), self.mirror.host().clone())
     }
 
     /// How many bytes readers may have by now; `None` if there will be no more because it failed.
@@ -133,14 +134,6 @@ impl Fills {
         self.table.lock().unwrap_or_else(PoisonError::into_inner).get(digest).cloned()
     }
 
-    /// All that are under way, in the order of their digests.
-    pub fn list(&self) -> Vec<Arc<Fill>> {
-        let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut fills: Vec<Arc<Fill>> = table.values().cloned().collect();
-        fills.sort_unstable_by_key(|fill| fill.digest.to_string());
-        fills
-    }
-
     /// How many are under way.
     pub fn len(&self) -> usize {
         self.table.lock().unwrap_or_else(PoisonError::into_inner).len()
@@ -164,6 +157,9 @@ impl Fills {
     pub fn join(&self, source: &Source, digest: Digest, stated_bytes: Option<u64>) -> (Arc<Fill>, Role) {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(fill) = table.get(&digest) {
+            if fill.live.raise() {
+                fill.mirror.lanes().raise(fill.live.who);
+            }
             return (Arc::clone(fill), Role::Followed);
         }
         let (start, start_heard) = watch::channel(Start::Waiting);
@@ -172,7 +168,7 @@ impl Fills {
         let fill = Arc::new(Fill {
             digest,
             repository: source.canonical.clone(),
-            upstream: source.mirror.host().clone(),
+            mirror: Arc::clone(&source.mirror),
             live: Arc::clone(&live),
             start: start_heard,
             growth: growth_heard,

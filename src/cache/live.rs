@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::lanes::new_who;
+use super::turns::Who;
 use crate::oci::{Digest, Host, RepositoryName};
 
 /// For whom a transfer is. What is waited for goes before what is only expected to be.
@@ -55,6 +57,8 @@ pub struct FillView {
 /// The figures of one fill.
 #[derive(Debug)]
 pub(super) struct Live {
+    /// Tells its transfers from those of other fills.
+    pub who: Who,
     pub started_ms: i64,
     is_wanted: AtomicBool,
     received_bytes: AtomicU64,
@@ -68,6 +72,7 @@ pub(super) struct Live {
 impl Live {
     pub fn new(started_ms: i64, priority: Priority) -> Arc<Self> {
         Arc::new(Self {
+            who: new_who(),
             started_ms,
             is_wanted: AtomicBool::new(priority == Priority::Client),
             received_bytes: AtomicU64::new(0),
@@ -80,6 +85,11 @@ impl Live {
 
     pub fn priority(&self) -> Priority {
         if self.is_wanted.load(Ordering::Relaxed) { Priority::Client } else { Priority::Prefetch }
+    }
+
+    /// A client waits for it from now on. Returns whether that is news.
+    pub fn raise(&self) -> bool {
+        !self.is_wanted.swap(true, Ordering::Relaxed)
     }
 
     /// So many bytes were here before the first came.

@@ -6,18 +6,24 @@
 mod breaker;
 mod bypass;
 mod error;
+mod fetch;
 mod fill;
 mod fills;
 mod flights;
 pub mod freshness;
+mod incoming;
+mod lanes;
 mod live;
 mod manifests;
 mod memory;
 mod mirror;
 mod outcome;
+mod pace;
+mod plan;
 mod proof;
 mod room;
 pub mod space;
+mod turns;
 
 use std::sync::Arc;
 
@@ -27,6 +33,7 @@ pub use bypass::Bypass;
 pub use error::{Error, Wrong};
 pub use fills::{Depot, Fill, Fills, Start};
 pub use flights::{Flights, Role, to_the_end};
+pub use lanes::LaneLimits;
 pub use live::{FillView, Priority};
 pub use manifests::{HEADERS_WITHIN, Manifests, PulledManifest, Staleness};
 pub use memory::{Memory, StoredManifest};

@@ -138,6 +138,17 @@ impl<'a> Check<'a> {
                 self.refuse(path(key), Fault::Zero);
             }
         }
+        for (key, is_zero) in [
+            ("parallel", raw.parallel == 0),
+            ("piece_size", raw.piece_bytes == 0),
+            ("connections_max", raw.connections_max == 0),
+            ("bandwidth_max", raw.bandwidth_max_bytes == Some(0)),
+            ("prefetch_max", raw.prefetch_max == 0),
+        ] {
+            if is_zero {
+                self.refuse(path(key), Fault::Zero);
+            }
+        }
         for (index, host) in raw.hosts.iter().enumerate() {
             if !is_host(host) {
                 self.refuse(path("hosts").then(Step::Index(index)), Fault::NotAHost { name: host.clone() });
@@ -168,6 +179,12 @@ impl<'a> Check<'a> {
             first_byte_timeout: raw.first_byte_timeout,
             no_progress_timeout: raw.no_progress_timeout,
             retries: raw.retries,
+            parallel: raw.parallel,
+            piece_bytes: raw.piece_bytes,
+            connections_max: raw.connections_max,
+            bandwidth_max_bytes: raw.bandwidth_max_bytes,
+            prefetch: raw.prefetch,
+            prefetch_max: raw.prefetch_max,
             immutable_tags: raw.immutable_tags,
             on_upstream_404: raw.on_upstream_404,
             name,

@@ -28,7 +28,7 @@ pub use tags::{PAGE_MAX, Page};
 pub use uploads::{Chunk, Mounted};
 
 pub use crate::blobs::{BlobPin, BlobReader, Growth, Progress};
-pub use crate::cache::{Bypass, Error as CacheError, Outcome, PulledManifest, Staleness, StoredManifest};
+pub use crate::cache::{Bypass, Error as CacheError, FillView, Outcome, PulledManifest, Staleness, StoredManifest};
 pub use crate::metadata::ManifestRow;
 pub use crate::upstream::Error as UpstreamError;
 

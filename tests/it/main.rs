@@ -19,6 +19,7 @@ mod private; // pushed names beside mirrored ones
 mod pull_cold; // the transfer that belongs to the server
 mod pull_concurrent; // many clients at once
 mod pull_faults; // what upstreams do wrong
+mod pull_pieces; // large blobs by several requests at a time
 mod pull_range; // parts of blobs, and HEAD
 mod pull_warm; // what is here already
 mod push; // whole pushes as each client sends them
