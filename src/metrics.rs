@@ -131,6 +131,16 @@ impl Metrics {
         self.gauge("entrepot_limit", vec![("limit", limit.into())], value);
     }
 
+    /// Bytes of the lists of upstreams that are kept.
+    pub fn lists_bytes(&self, bytes: u64) {
+        self.gauge("entrepot_lists_bytes", vec![], bytes);
+    }
+
+    /// An upstream's list has more entries than are kept.
+    pub fn list_too_long(&self, upstream: &str) {
+        self.count("entrepot_lists_too_long_total", vec![("upstream", upstream.into())], 1);
+    }
+
     /// The text that Prometheus reads.
     pub fn render(&self) -> String {
         with_local_recorder(&*self.recorder, || metrics_process::Collector::default().collect());
@@ -186,6 +196,8 @@ fn describe() {
     metrics::describe_counter!("entrepot_evicted_bytes_total", "Bytes removed to make room.");
     metrics::describe_counter!("entrepot_evicted_blobs_total", "Blobs removed to make room.");
     metrics::describe_gauge!("entrepot_store_bytes", "Disk space taken or promised, by what it is for.");
+    metrics::describe_gauge!("entrepot_lists_bytes", "Lists of tags and referrers kept in the index.");
+    metrics::describe_counter!("entrepot_lists_too_long_total", "Lists of upstreams with more entries than are kept.");
     metrics::describe_gauge!("entrepot_limit", "The configured limits.");
     metrics_process::Collector::default().describe();
 }

@@ -90,6 +90,18 @@ pub enum Wrong {
         /// How many were announced.
         announced_bytes: u64,
     },
+    /// The pages of a list come back to one that was there before.
+    #[error("its pages run in a circle")]
+    Endless,
+    /// A list that must be whole to be answered with is too long.
+    #[error("it has more than {max} entries, the limit is cache.list_entries_max")]
+    TooMany {
+        /// The limit.
+        max: usize,
+    },
+    /// What should list referrers is no index.
+    #[error("the bytes are no index")]
+    NoIndex,
 }
 
 impl Wrong {

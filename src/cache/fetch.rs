@@ -70,22 +70,30 @@ enum Step {
     Poured { claim: Arc<Claim>, poured: Result<Stop, Error> },
 }
 
+/// The answer without which no further stream is begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Awaited {
+    Nothing,
+    /// That to the one stream there is.
+    Lead,
+    /// That to the first request for a part beside it.
+    Probe,
+}
+
 type Steps<'a> = FuturesUnordered<BoxFuture<'a, Step>>;
 
 /// The streams of one fill.
 pub(super) struct Fetching<'a> {
-    pub filler: &'a Filler,
-    pub intake: Intake,
-    pub space: &'a Mutex<&'a mut Reservation>,
-    pub total_bytes: Option<u64>,
+    filler: &'a Filler,
+    intake: Intake,
+    space: &'a Mutex<&'a mut Reservation>,
+    total_bytes: Option<u64>,
     plan: Plan,
     /// The parts that are being fetched, but for a probe's.
     claims: Vec<Arc<Claim>>,
     /// Streams there may be.
     parallel: usize,
-    is_probing: bool,
-    /// The one stream there is has not begun to come.
-    is_opening: bool,
+    awaited: Awaited,
     /// The upstream did not send the part that it was asked for.
     no_parts: bool,
     /// How far the file has no gap is recorded beside it.
@@ -118,8 +126,7 @@ impl<'a> Fetching<'a> {
             plan,
             claims: Vec::new(),
             parallel,
-            is_probing: false,
-            is_opening: false,
+            awaited: Awaited::Nothing,
             no_parts: false,
             is_recorded: false,
             fruitless: 0,
@@ -164,7 +171,7 @@ impl<'a> Fetching<'a> {
 
     /// Is there something for another stream to do?
     fn wants_more(&self) -> bool {
-        if self.is_probing || self.is_opening || self.claims.len() >= self.parallel {
+        if self.awaited != Awaited::Nothing || self.claims.len() >= self.parallel {
             return false;
         }
         self.plan.has_piece(self.intake.front_bytes()) || self.splittable().is_some()
@@ -198,7 +205,9 @@ impl<'a> Fetching<'a> {
         });
         let Some(part) = part else { return Ok(()) };
         let claim = if is_probe { Claim::new(&part) } else { self.claim(&part) };
-        self.is_probing = is_probe;
+        if is_probe {
+            self.awaited = Awaited::Probe;
+        }
         let (filler, fetch) = (self.filler, self.fetch_of(&claim));
         steps.push(Box::pin(async move {
             let opened = filler.open(fetch).await.map(|stream| (stream, turn));
@@ -209,7 +218,7 @@ impl<'a> Fetching<'a> {
 
     /// Begins the one stream there is, after a pause if the last one gained nothing.
     fn start_lead(&mut self, steps: &mut Steps<'a>, claim: Arc<Claim>) {
-        self.is_opening = true;
+        self.awaited = Awaited::Lead;
         let (filler, fetch, pause) = (self.filler, self.fetch_of(&claim), std::mem::take(&mut self.pause));
         steps.push(Box::pin(async move {
             tokio::time::sleep(pause).await;
@@ -228,14 +237,14 @@ impl<'a> Fetching<'a> {
     }
 
     fn after(&mut self, steps: &mut Steps<'a>, step: Step) -> Result<(), Error> {
-        self.is_opening = false;
         match step {
             Step::Opened { claim, is_probe: true, opened } => {
-                self.is_probing = false;
+                self.awaited = Awaited::Nothing;
                 self.after_probe(steps, claim, opened);
                 Ok(())
             }
             Step::Opened { claim, is_probe: false, opened: Ok((stream, turn)) } => {
+                self.awaited = Awaited::Nothing;
                 // Alone it may skip what it was not asked for; beside others it has to be the part.
                 if steps.is_empty() || self.is_part(&claim, &stream) {
                     self.start_pour(steps, claim, stream, turn);

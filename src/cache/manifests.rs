@@ -334,7 +334,7 @@ impl Manifests {
 }
 
 /// How a client sees a transfer that it started or joined.
-fn fetched_by(role: Role) -> Outcome {
+pub(super) fn fetched_by(role: Role) -> Outcome {
     if role == Role::Led { Outcome::Miss } else { Outcome::Coalesced }
 }
 

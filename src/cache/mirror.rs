@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use globset::GlobSet;
 use tracing::{info, warn};
 
+use super::answers::{LastAnswer, LastAnswers};
 use super::breaker::Breaker;
 use super::error::Error;
 use super::freshness;
@@ -31,6 +32,8 @@ pub struct Policy {
     pub stale_after_wait: Duration,
     /// For how long "there is no such thing" is remembered.
     pub negative_ttl: Duration,
+    /// For how long a list of tags is answered without asking again.
+    pub revalidate_lists_after: Duration,
     /// Tags that never move.
     pub immutable_tags: GlobSet,
     /// Forget a tag that the upstream no longer has, rather than keep serving it.
@@ -58,6 +61,7 @@ pub struct Mirror {
     lanes: Arc<Lanes>,
     /// Until when (Unix milliseconds) it is not asked for parts, because it sent something else.
     no_parts_until_ms: AtomicI64,
+    answers: LastAnswers,
     clock: Clock,
     metrics: Metrics,
 }
@@ -67,7 +71,8 @@ impl Mirror {
     pub fn new(upstream: Upstream, policy: Policy, clock: Clock, metrics: Metrics) -> Self {
         let lanes = Lanes::new(upstream.host().clone(), policy.lanes, metrics.clone());
         let no_parts_until_ms = AtomicI64::new(i64::MIN);
-        Self { upstream, policy, breaker: Mutex::default(), lanes, no_parts_until_ms, clock, metrics }
+        let (breaker, answers) = (Mutex::default(), LastAnswers::default());
+        Self { upstream, policy, breaker, lanes, no_parts_until_ms, answers, clock, metrics }
     }
 
     /// The upstream's name.
@@ -116,16 +121,13 @@ impl Mirror {
         operation: &'static str,
         question: impl Future<Output = Result<T, upstream::Error>>,
     ) -> Result<T, Error> {
+        self.let_pass(Breaker::ask)?;
         let host = self.host();
-        if self.policy.offline {
-            return Err(Error::Offline { host: host.clone() });
-        }
-        let asked = self.breaker().ask(self.clock.now_ms());
-        asked.map_err(|retry_after| Error::Resting { host: host.clone(), retry_after })?;
         let started = Instant::now();
         let answer = question.await;
-        let result = answer.as_ref().err().map_or("ok", upstream::Error::kind);
-        self.metrics.upstream_asked(host.as_str(), operation, result, started.elapsed());
+        let (result, took) = (answer.as_ref().err().map_or("ok", upstream::Error::kind), started.elapsed());
+        self.metrics.upstream_asked(host.as_str(), operation, result, took);
+        self.answers.note(LastAnswer { at_ms: self.clock.now_ms(), operation, result, took });
         self.note(answer.as_ref().err());
         answer.map_err(|source| {
             if !source.is_not_found() {
@@ -133,6 +135,29 @@ impl Mirror {
             }
             Error::Upstream { host: host.clone(), source }
         })
+    }
+
+    /// What [`Mirror::ask`] would answer without asking, if it would.
+    pub fn would_ask(&self) -> Result<(), Error> {
+        self.let_pass(|breaker, now_ms| breaker.would_let_pass(now_ms))
+    }
+
+    fn let_pass(&self, breaker: impl FnOnce(&mut Breaker, i64) -> Result<(), Duration>) -> Result<(), Error> {
+        if self.policy.offline {
+            return Err(Error::Offline { host: self.host().clone() });
+        }
+        let passed = breaker(&mut self.breaker(), self.clock.now_ms());
+        passed.map_err(|retry_after| Error::Resting { host: self.host().clone(), retry_after })
+    }
+
+    /// The last answers, the newest first.
+    pub fn last_answers(&self) -> Vec<LastAnswer> {
+        self.answers.list()
+    }
+
+    /// Failures in a row, up to now.
+    pub fn failures(&self) -> u32 {
+        self.breaker().failures()
     }
 
     /// Only what says that the upstream itself is in trouble counts: a 404 or a 401 is an answer of a healthy one.

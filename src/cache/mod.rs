@@ -3,6 +3,7 @@
 //! Decisions are pure (`freshness`, `breaker`, `space`); what acts on them runs on the server's account (`fills`, `flights`),
 //! so that no client's leaving or slowness is felt by another.
 
+mod answers;
 mod breaker;
 mod bypass;
 mod error;
@@ -13,6 +14,7 @@ mod flights;
 pub mod freshness;
 mod incoming;
 mod lanes;
+mod lists;
 mod live;
 mod manifests;
 mod memory;
@@ -29,11 +31,13 @@ use std::sync::Arc;
 
 use crate::oci::RepositoryName;
 
+pub use answers::LastAnswer;
 pub use bypass::Bypass;
 pub use error::{Error, Wrong};
 pub use fills::{Depot, Fill, Fills, Start};
 pub use flights::{Flights, Role, to_the_end};
 pub use lanes::LaneLimits;
+pub use lists::{ListLimits, Listed, Lists};
 pub use live::{FillView, Priority};
 pub use manifests::{HEADERS_WITHIN, Manifests, PulledManifest, Staleness};
 pub use memory::{Memory, StoredManifest};

@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use crate::blobs::Blobs;
 use crate::cache::space::Limits;
-use crate::cache::{Depot, LaneLimits, Memory, Mirror, Policy, Room};
+use crate::cache::{Depot, LaneLimits, ListLimits, Memory, Mirror, Policy, Room};
 use crate::clock::Clock;
 use crate::config::{self, Config, LoadedConfig, LogFormat, OnUpstream404};
 use crate::http::server::{ServerOptions, serve};
@@ -151,6 +151,7 @@ pub async fn open(config: &Config, clock: Clock) -> anyhow::Result<Opened> {
         },
         manifest_max_bytes: config.push.manifest_max_bytes,
         sessions_max: config.push.sessions_max,
+        lists: ListLimits { entries_max: config.cache.list_entries_max, bytes_max: config.cache.lists_max_bytes },
     };
     let registry = Arc::new(Registry::new(names(config)?, mirrors, depot, memory, options));
     registry.restore_uploads().await?;
@@ -196,6 +197,7 @@ fn mirror(
         stale_for: configured.stale_for,
         stale_after_wait: configured.stale_after_wait,
         negative_ttl: configured.negative_ttl,
+        revalidate_lists_after: configured.revalidate_lists_after,
         immutable_tags: globs(&configured.immutable_tags)?,
         forget_on_404: configured.on_upstream_404 == OnUpstream404::Forget,
         retries_max: configured.retries,

@@ -19,7 +19,7 @@ pub(super) const HOST: &str = "HOST";
 use Shape::{List, Map, Scalar};
 
 /// Every key by its path, in the order of `config.yaml`.
-pub(super) const KEYS: [(&[&str], Shape); 49] = [
+pub(super) const KEYS: [(&[&str], Shape); 52] = [
     (&["http", "listen"], Scalar),
     (&["http", "shutdown_grace"], Scalar),
     (&["http", "connections_max"], Scalar),
@@ -37,6 +37,8 @@ pub(super) const KEYS: [(&[&str], Shape); 49] = [
     (&["cache", "fills_max"], Scalar),
     (&["cache", "fill_timeout"], Scalar),
     (&["cache", "manifests_in_memory"], Scalar),
+    (&["cache", "list_entries_max"], Scalar),
+    (&["cache", "lists_max"], Scalar),
     (&["push", "sparse"], Scalar),
     (&["push", "manifest_max"], Scalar),
     (&["push", "sessions_max"], Scalar),
@@ -53,6 +55,7 @@ pub(super) const KEYS: [(&[&str], Shape); 49] = [
     (&["upstreams", HOST, "password"], Scalar),
     (&["upstreams", HOST, "password_file"], Scalar),
     (&["upstreams", HOST, "revalidate_after"], Scalar),
+    (&["upstreams", HOST, "revalidate_lists_after"], Scalar),
     (&["upstreams", HOST, "stale_for"], Scalar),
     (&["upstreams", HOST, "stale_after_wait"], Scalar),
     (&["upstreams", HOST, "negative_ttl"], Scalar),

@@ -60,6 +60,9 @@ pub(super) struct RawUpstream {
     /// Default `cache.revalidate_after`.
     #[serde(deserialize_with = "units::duration_or_inherited::deserialize")]
     pub revalidate_after: Option<Duration>,
+    /// How long a list of tags is served without asking again; 0 asks every time. Default `1m`.
+    #[serde(deserialize_with = "units::duration::deserialize")]
+    pub revalidate_lists_after: Duration,
     /// How long after its last check a tag may still be served when the upstream cannot be asked. Default `forever`.
     #[serde(deserialize_with = "units::duration_or_forever::deserialize")]
     pub stale_for: Option<Duration>,
@@ -110,6 +113,7 @@ impl Default for RawUpstream {
             password: None,
             password_file: None,
             revalidate_after: None,
+            revalidate_lists_after: Duration::from_mins(1),
             stale_for: None,
             stale_after_wait: Duration::from_secs(1),
             negative_ttl: Duration::from_secs(10),

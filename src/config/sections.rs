@@ -94,6 +94,12 @@ pub struct Cache {
     /// Memory for manifests and configs; 0 reads them from disk each time. Default `64MiB`.
     #[serde(rename = "manifests_in_memory", with = "units::bytes")]
     pub manifests_in_memory_bytes: u64,
+    /// Entries in a list of an upstream's tags or referrers that is kept; a longer one is asked for page by page. Default
+    /// 100000.
+    pub list_entries_max: usize,
+    /// Bytes of all such lists, in the index. Default `64MiB`.
+    #[serde(rename = "lists_max", with = "units::bytes")]
+    pub lists_max_bytes: u64,
 }
 
 impl Default for Cache {
@@ -104,6 +110,8 @@ impl Default for Cache {
             fills_max: 64,
             fill_timeout: Duration::from_hours(6),
             manifests_in_memory_bytes: 64 << 20,
+            list_entries_max: 100_000,
+            lists_max_bytes: 64 << 20,
         }
     }
 }

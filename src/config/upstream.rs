@@ -28,6 +28,9 @@ pub struct Upstream {
     /// How long a tag is served without asking again.
     #[serde(with = "units::duration")]
     pub revalidate_after: Duration,
+    /// How long a list of tags is served without asking again.
+    #[serde(with = "units::duration")]
+    pub revalidate_lists_after: Duration,
     /// How long a tag may be served when the upstream cannot be asked; `None` is forever.
     #[serde(with = "units::duration_or_forever")]
     pub stale_for: Option<Duration>,

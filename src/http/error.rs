@@ -107,6 +107,11 @@ impl ApiError {
                     let message = format!("the upstream {host} has no such content");
                     Self::new(StatusCode::NOT_FOUND, unknown(action), message)
                 }
+                // A client takes a 404 here for "no referrers API", asks for the tag instead, and believes that there is
+                // nothing when that is not there either.
+                UpstreamError::Refused { .. } if matches!(action, Action::ListReferrers { .. }) => {
+                    unavailable(StatusCode::BAD_GATEWAY, message)
+                }
                 // containerd goes on to the next host, with the user's own credentials, only after a 404.
                 UpstreamError::Refused { status, .. } => {
                     let message = format!(

@@ -16,10 +16,12 @@ mod budget;
 mod challenge;
 mod clients;
 mod error;
+mod link;
 mod options;
 mod realm;
 mod redact;
 mod redirect;
+mod referrers;
 mod retry;
 mod tags;
 mod transport;
@@ -41,6 +43,7 @@ pub use challenge::{Challenge, parse as parse_challenge};
 pub use error::{Asked, Error, Nonsense, Wait};
 pub use options::Options;
 pub use redact::SafeUrl;
+pub use referrers::ReferrersPage;
 pub use tags::TagPage;
 
 use crate::oci::{Digest, Host, ManifestKind, MediaType, Reference, RepositoryName};
@@ -197,29 +200,6 @@ impl Upstream {
         .await
     }
 
-    /// One page of the repository's tags: at most `n`, those after `last`.
-    pub async fn list_tags(
-        &self,
-        repository: &RepositoryName,
-        n: Option<usize>,
-        last: Option<&str>,
-    ) -> Result<TagPage, Error> {
-        let mut url = self.url(repository, "tags/list");
-        if n.is_some() || last.is_some() {
-            let n = n.map(|n| ("n", n.to_string()));
-            let last = last.map(|last| ("last", last.to_owned()));
-            url.query_pairs_mut().extend_pairs(n.into_iter().chain(last));
-        }
-        let ask = Ask { method: Method::GET, url, accept: Some("application/json".to_owned()), range: None };
-        self.retrying(&ask, || async {
-            let answer = self.ask(&ask, repository).await?;
-            let (request, headers) = (answer.request.clone(), answer.response.headers().clone());
-            let body = self.read(answer).await?;
-            tags::read(&body, &headers).ok_or(Error::Nonsense { request, what: Nonsense::TagList })
-        })
-        .await
-    }
-
     /// What may still be asked, of all accounts together; `None` while that is not known.
     pub fn budget(&self) -> Option<Budget> {
         self.0.transport.budget()
@@ -234,6 +214,14 @@ impl Upstream {
         let mut url = self.0.options.url.clone();
         let prefix = url.path().trim_end_matches('/').to_owned();
         url.set_path(&format!("{prefix}/v2/{repository}/{rest}"));
+        url
+    }
+
+    fn url_with(&self, repository: &RepositoryName, rest: &str, query: &str) -> Url {
+        let mut url = self.url(repository, rest);
+        if !query.is_empty() {
+            url.set_query(Some(query));
+        }
         url
     }
 

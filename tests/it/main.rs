@@ -24,6 +24,8 @@ mod pull_range; // parts of blobs, and HEAD
 mod pull_warm; // what is here already
 mod push; // whole pushes as each client sends them
 mod referrers; // what is attached to a manifest
+mod referrers_mirrored; // the same of an upstream's
+mod setup; // what clients are told to paste
 mod support;
 mod tags; // lists
 mod tidy; // the rules of the house against its source tree
