@@ -116,9 +116,20 @@ impl Metrics {
         self.recorder.register_histogram(&key, &METADATA).record(waited.as_secs_f64());
     }
 
+    /// A blob was fetched before anybody asked for it: `committed` or `failed`.
+    pub fn prefetched(&self, upstream: &str, result: &'static str) {
+        self.count("entrepot_prefetched_total", vec![("upstream", upstream.into()), ("result", result.into())], 1);
+    }
+
     /// An answer was given although the upstream could not confirm it.
     pub fn served_stale(&self, upstream: &str, reason: &'static str) {
         self.count("entrepot_stale_total", vec![("upstream", upstream.into()), ("reason", reason.into())], 1);
+    }
+
+    /// A tag in demand was confirmed before its time was up: `result` is `ok` or the error's kind.
+    pub fn refreshed_ahead(&self, upstream: &str, result: &'static str) {
+        let labels = vec![("upstream", upstream.into()), ("result", result.into())];
+        self.count("entrepot_refreshed_ahead_total", labels, 1);
     }
 
     /// Bytes on disk by what they are for (`cached`, `pushed`, `filling`, …) and the limits over them.
@@ -186,6 +197,7 @@ fn describe() {
     metrics::describe_gauge!("entrepot_fills_in_flight", "Blobs being fetched from upstreams now.");
     metrics::describe_counter!("entrepot_fills_total", "Blobs fetched, by upstream and result.");
     metrics::describe_counter!("entrepot_fill_bytes_total", "Bytes of blobs received from upstreams.");
+    metrics::describe_counter!("entrepot_prefetched_total", "Blobs fetched before anybody asked for them, by result.");
     metrics::describe_gauge!("entrepot_transfers", "Transfers of blobs from an upstream that run, or wait for a turn.");
     metrics::describe_histogram!("entrepot_transfer_wait_seconds", "How long a transfer waited for its turn.");
     metrics::describe_counter!("entrepot_upstream_requests_total", "Requests to upstreams, by operation and result.");
@@ -193,6 +205,7 @@ fn describe() {
     metrics::describe_gauge!("entrepot_upstream_ratelimit_remaining", "Requests left of an upstream's rate limit.");
     metrics::describe_gauge!("entrepot_upstream_ratelimit_limit", "Requests an upstream allows in a window.");
     metrics::describe_counter!("entrepot_stale_total", "Answers that the upstream could not confirm.");
+    metrics::describe_counter!("entrepot_refreshed_ahead_total", "Tags confirmed before their time was up.");
     metrics::describe_counter!("entrepot_evicted_bytes_total", "Bytes removed to make room.");
     metrics::describe_counter!("entrepot_evicted_blobs_total", "Blobs removed to make room.");
     metrics::describe_gauge!("entrepot_store_bytes", "Disk space taken or promised, by what it is for.");

@@ -37,6 +37,8 @@ pub struct Depot {
     pub metrics: Metrics,
     /// Fills that may run at once; more wait for their turn.
     pub fills: Semaphore,
+    /// Tags that may be confirmed ahead of their time at once.
+    pub refreshes: Arc<Semaphore>,
     /// How long one fill may take in all.
     pub fill_timeout: Duration,
     /// The server is going down: fills end, leaving what they have for the next start.
@@ -98,6 +100,11 @@ impl Fill {
         self.live.view(self.digest, self.repository.clone(), self.mirror.host().clone())
     }
 
+    /// Did it end with the blob in the store?
+    pub(super) fn is_committed(&self) -> bool {
+        matches!(*self.growth.borrow(), Growth::Verified { .. })
+    }
+
     /// How many bytes readers may have by now; `None` if there will be no more because it failed.
     pub fn servable_bytes(&self) -> Option<u64> {
         match &*self.growth.borrow() {
@@ -155,16 +162,38 @@ impl Fills {
 
     /// Joins the fill of a blob, starting one if there is none. It runs on the server's account from then on.
     pub fn join(&self, source: &Source, digest: Digest, stated_bytes: Option<u64>) -> (Arc<Fill>, Role) {
+        let (fill, role) = self.find_or_start(source, digest, stated_bytes, Priority::Client);
+        if role == Role::Followed && fill.live.raise() {
+            fill.mirror.lanes().raise(fill.live.who);
+        }
+        (fill, role)
+    }
+
+    /// As [`Fills::join`], for nobody yet.
+    pub(super) fn prefetch(&self, source: &Source, digest: Digest, stated_bytes: Option<u64>) -> (Arc<Fill>, Role) {
+        self.find_or_start(source, digest, stated_bytes, Priority::Prefetch)
+    }
+
+    /// Runs a job beside the fills, until they are stopped.
+    pub(super) fn beside(&self, job: impl Future<Output = ()> + Send + 'static) {
+        let stopping = self.depot.stopping.clone();
+        self.running.spawn(async move { stopping.run_until_cancelled(job).await });
+    }
+
+    fn find_or_start(
+        &self,
+        source: &Source,
+        digest: Digest,
+        stated_bytes: Option<u64>,
+        priority: Priority,
+    ) -> (Arc<Fill>, Role) {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(fill) = table.get(&digest) {
-            if fill.live.raise() {
-                fill.mirror.lanes().raise(fill.live.who);
-            }
             return (Arc::clone(fill), Role::Followed);
         }
         let (start, start_heard) = watch::channel(Start::Waiting);
         let (growth, growth_heard) = watch::channel(Growth::Filling { servable_bytes: 0 });
-        let live = Live::new(self.depot.clock.now_ms(), Priority::Client);
+        let live = Live::new(self.depot.clock.now_ms(), priority);
         let fill = Arc::new(Fill {
             digest,
             repository: source.canonical.clone(),

@@ -19,10 +19,10 @@ use tracing::warn;
 use super::error::{Error, Wrong};
 use super::fills::Depot;
 use super::flights::{Flights, Role};
-use super::freshness::{Decision, Policy, TagState, decide};
-use super::manifests::{HEADERS_WITHIN, fetched_by};
+use super::freshness::{Asking, Decision, Policy, TagState, decide};
+use super::manifests::fetched_by;
 use super::outcome::Outcome;
-use super::{Mirror, Source};
+use super::{HEADERS_WITHIN, Mirror, Source};
 use crate::oci::{Algorithm, Digest, Reference, Referrer, RepositoryName, Tag};
 use crate::report::Chain;
 use crate::upstream;
@@ -213,7 +213,8 @@ impl Entry for Referrer {}
 
 fn freshness(mirror: &Mirror, revalidate_after: Duration) -> Policy {
     let policy = mirror.policy();
-    Policy { revalidate_after, stale_for: policy.stale_for, immutable: false, offline: policy.offline }
+    let asking = if policy.offline { Asking::Never } else { Asking::Usual };
+    Policy { revalidate_after, stale_for: policy.stale_for, immutable: false, asking }
 }
 
 fn listed<T: Clone>(kept: Option<Arc<Kept<T>>>, outcome: Outcome, trouble: Option<Error>) -> Listed<T> {

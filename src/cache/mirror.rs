@@ -1,16 +1,16 @@
 //! One upstream as the cache sees it: its client, its policy, and whether it is being left alone.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use globset::GlobSet;
+use globset::{GlobMatcher, GlobSet};
 use tracing::{info, warn};
 
 use super::answers::{LastAnswer, LastAnswers};
 use super::breaker::Breaker;
 use super::error::Error;
-use super::freshness;
+use super::freshness::{self, Asking};
 use super::lanes::{LaneLimits, Lanes};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
@@ -26,12 +26,16 @@ const NO_PARTS_FOR_MS: i64 = 3_600_000;
 pub struct Policy {
     /// For how long a confirmed tag is answered without asking again.
     pub revalidate_after: Duration,
+    /// For how long instead, if one of these fits the tag: the first that does counts.
+    pub tags: Vec<(GlobMatcher, Duration)>,
     /// For how long after its confirmation a tag may be answered when the upstream fails; `None` is for ever.
     pub stale_for: Option<Duration>,
     /// How long a client with a cached answer waits for the upstream's confirmation.
     pub stale_after_wait: Duration,
-    /// For how long "there is no such thing" is remembered.
+    /// For how long "there is no such thing" and "you may not" are remembered.
     pub negative_ttl: Duration,
+    /// Requests of the rate limit that are kept for what is not cached.
+    pub rate_reserve: u64,
     /// For how long a list of tags is answered without asking again.
     pub revalidate_lists_after: Duration,
     /// Tags that never move.
@@ -61,6 +65,8 @@ pub struct Mirror {
     lanes: Arc<Lanes>,
     /// Until when (Unix milliseconds) it is not asked for parts, because it sent something else.
     no_parts_until_ms: AtomicI64,
+    /// It failed, or kept somebody waiting in vain, and did not answer since.
+    is_in_trouble: AtomicBool,
     answers: LastAnswers,
     clock: Clock,
     metrics: Metrics,
@@ -70,9 +76,9 @@ impl Mirror {
     /// An upstream that has not been asked yet.
     pub fn new(upstream: Upstream, policy: Policy, clock: Clock, metrics: Metrics) -> Self {
         let lanes = Lanes::new(upstream.host().clone(), policy.lanes, metrics.clone());
-        let no_parts_until_ms = AtomicI64::new(i64::MIN);
+        let (no_parts_until_ms, is_in_trouble) = (AtomicI64::new(i64::MIN), AtomicBool::new(false));
         let (breaker, answers) = (Mutex::default(), LastAnswers::default());
-        Self { upstream, policy, breaker, lanes, no_parts_until_ms, answers, clock, metrics }
+        Self { upstream, policy, breaker, lanes, no_parts_until_ms, is_in_trouble, answers, clock, metrics }
     }
 
     /// The upstream's name.
@@ -105,14 +111,36 @@ impl Mirror {
         self.no_parts_until_ms.store(self.clock.now_ms() + NO_PARTS_FOR_MS, Ordering::Relaxed);
     }
 
-    /// How this tag is to be treated.
-    pub fn freshness(&self, tag: &Tag) -> freshness::Policy {
+    /// How this tag is to be treated, for a client that insists on the upstream's word or one that does not.
+    pub fn freshness(&self, tag: &Tag, confirm_now: bool) -> freshness::Policy {
+        let rule = self.policy.tags.iter().find(|(pattern, _)| pattern.is_match(tag.as_str()));
         freshness::Policy {
-            revalidate_after: self.policy.revalidate_after,
+            revalidate_after: rule.map_or(self.policy.revalidate_after, |(_, time)| *time),
             stale_for: self.policy.stale_for,
             immutable: self.policy.immutable_tags.is_match(tag.as_str()),
-            offline: self.policy.offline,
+            asking: match () {
+                () if self.policy.offline => Asking::Never,
+                () if confirm_now => Asking::Now,
+                () if self.is_sparing() => Asking::Sparing,
+                () => Asking::Usual,
+            },
         }
+    }
+
+    /// Is what may still be asked kept for what is not cached?
+    pub fn is_sparing(&self) -> bool {
+        let remaining = self.upstream.budget().map(|budget| budget.remaining);
+        remaining.is_some_and(|remaining| remaining == 0 || remaining < self.policy.rate_reserve)
+    }
+
+    /// Did it fail or keep somebody waiting, and has not answered since? Then nobody with a cached answer waits again.
+    pub fn is_in_trouble(&self) -> bool {
+        self.is_in_trouble.load(Ordering::Relaxed)
+    }
+
+    /// A client with a cached answer waited for it in vain.
+    pub fn kept_waiting(&self) {
+        self.is_in_trouble.store(true, Ordering::Relaxed);
     }
 
     /// Puts a question to the upstream, unless it is being left alone, and keeps count of how it answers.
@@ -164,9 +192,12 @@ impl Mirror {
     fn note(&self, error: Option<&upstream::Error>) {
         let mut breaker = self.breaker();
         let was_open = breaker.is_open();
-        match error {
-            Some(error) if error.is_transient() => breaker.failed(self.clock.now_ms()),
-            _ => breaker.succeeded(),
+        let failed = error.is_some_and(upstream::Error::is_transient);
+        self.is_in_trouble.store(failed, Ordering::Relaxed);
+        if failed {
+            breaker.failed(self.clock.now_ms());
+        } else {
+            breaker.succeeded();
         }
         match (was_open, breaker.is_open()) {
             (false, true) => warn!(upstream = %self.host(), "the upstream keeps failing and is left alone for a while"),

@@ -22,12 +22,15 @@ mod mirror;
 mod outcome;
 mod pace;
 mod plan;
+mod prefetch;
 mod proof;
+mod revalidate;
 mod room;
 pub mod space;
 mod turns;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::oci::RepositoryName;
 
@@ -39,12 +42,16 @@ pub use flights::{Flights, Role, to_the_end};
 pub use lanes::LaneLimits;
 pub use lists::{ListLimits, Listed, Lists};
 pub use live::{FillView, Priority};
-pub use manifests::{HEADERS_WITHIN, Manifests, PulledManifest, Staleness};
+pub use manifests::{Manifests, PulledManifest, Staleness};
 pub use memory::{Memory, StoredManifest};
 pub use mirror::{Mirror, Policy};
 pub use outcome::Outcome;
+pub use prefetch::Prefetch;
 pub use proof::Proofs;
 pub use room::{Pin, Reservation, Room};
+
+/// How long a client waits for the head of an answer, whatever it takes: containerd gives up at 30 s.
+pub const HEADERS_WITHIN: Duration = Duration::from_secs(25);
 
 /// A repository of an upstream: where its content is kept here, and what it is called there.
 #[derive(Clone, Debug)]

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
-use globset::{GlobSet, GlobSetBuilder};
+use globset::{GlobMatcher, GlobSet, GlobSetBuilder};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -137,6 +138,7 @@ pub async fn open(config: &Config, clock: Clock) -> anyhow::Result<Opened> {
         clock: clock.clone(),
         metrics: metrics.clone(),
         fills: Semaphore::new(config.cache.fills_max),
+        refreshes: Arc::new(Semaphore::new(config.cache.refresh_ahead_max)),
         fill_timeout: config.cache.fill_timeout,
         stopping: CancellationToken::new(),
     });
@@ -194,9 +196,11 @@ fn mirror(
     };
     let policy = Policy {
         revalidate_after: configured.revalidate_after,
+        tags: configured.tags.iter().map(tag_rule).collect::<anyhow::Result<_>>()?,
         stale_for: configured.stale_for,
         stale_after_wait: configured.stale_after_wait,
         negative_ttl: configured.negative_ttl,
+        rate_reserve: configured.rate_reserve,
         revalidate_lists_after: configured.revalidate_lists_after,
         immutable_tags: globs(&configured.immutable_tags)?,
         forget_on_404: configured.on_upstream_404 == OnUpstream404::Forget,
@@ -214,6 +218,10 @@ fn mirror(
         offline: config.offline,
     };
     Ok(Arc::new(Mirror::new(Upstream::new(options)?, policy, clock.clone(), metrics.clone())))
+}
+
+fn tag_rule(rule: &config::TagRule) -> anyhow::Result<(GlobMatcher, Duration)> {
+    Ok((config::units::glob(&rule.pattern)?.compile_matcher(), rule.revalidate_after))
 }
 
 fn globs(patterns: &[String]) -> anyhow::Result<GlobSet> {

@@ -19,7 +19,7 @@ pub(super) const HOST: &str = "HOST";
 use Shape::{List, Map, Scalar};
 
 /// Every key by its path, in the order of `config.yaml`.
-pub(super) const KEYS: [(&[&str], Shape); 52] = [
+pub(super) const KEYS: [(&[&str], Shape); 58] = [
     (&["http", "listen"], Scalar),
     (&["http", "shutdown_grace"], Scalar),
     (&["http", "connections_max"], Scalar),
@@ -34,6 +34,8 @@ pub(super) const KEYS: [(&[&str], Shape); 52] = [
     (&["storage", "min_free"], Scalar),
     (&["cache", "max_size"], Scalar),
     (&["cache", "revalidate_after"], Scalar),
+    (&["cache", "refresh_ahead_max"], Scalar),
+    (&["cache", "checks_max"], Scalar),
     (&["cache", "fills_max"], Scalar),
     (&["cache", "fill_timeout"], Scalar),
     (&["cache", "manifests_in_memory"], Scalar),
@@ -54,11 +56,14 @@ pub(super) const KEYS: [(&[&str], Shape); 52] = [
     (&["upstreams", HOST, "username"], Scalar),
     (&["upstreams", HOST, "password"], Scalar),
     (&["upstreams", HOST, "password_file"], Scalar),
+    (&["upstreams", HOST, "visibility"], Scalar),
+    (&["upstreams", HOST, "access_ttl"], Scalar),
     (&["upstreams", HOST, "revalidate_after"], Scalar),
     (&["upstreams", HOST, "revalidate_lists_after"], Scalar),
     (&["upstreams", HOST, "stale_for"], Scalar),
     (&["upstreams", HOST, "stale_after_wait"], Scalar),
     (&["upstreams", HOST, "negative_ttl"], Scalar),
+    (&["upstreams", HOST, "rate_reserve"], Scalar),
     (&["upstreams", HOST, "connect_timeout"], Scalar),
     (&["upstreams", HOST, "first_byte_timeout"], Scalar),
     (&["upstreams", HOST, "no_progress_timeout"], Scalar),
@@ -70,6 +75,7 @@ pub(super) const KEYS: [(&[&str], Shape); 52] = [
     (&["upstreams", HOST, "prefetch"], Scalar),
     (&["upstreams", HOST, "prefetch_max"], Scalar),
     (&["upstreams", HOST, "immutable_tags"], List),
+    (&["upstreams", HOST, "tags"], List),
     (&["upstreams", HOST, "on_upstream_404"], Scalar),
     (&["offline"], Scalar),
 ];

@@ -25,6 +25,11 @@ pub struct Upstream {
     /// Who we are to it; `None` is anonymous.
     #[serde(flatten)]
     pub credentials: Option<Credentials>,
+    /// Who may pull what is cached of it.
+    pub visibility: Visibility,
+    /// With [`Visibility::Passthrough`], how long credentials that were good are taken to be good.
+    #[serde(with = "units::duration")]
+    pub access_ttl: Duration,
     /// How long a tag is served without asking again.
     #[serde(with = "units::duration")]
     pub revalidate_after: Duration,
@@ -40,6 +45,8 @@ pub struct Upstream {
     /// How long a "not found" is remembered.
     #[serde(with = "units::duration")]
     pub negative_ttl: Duration,
+    /// Requests of its rate limit that are kept for what is not cached: below it, tags go stale instead of being asked.
+    pub rate_reserve: u64,
     /// For the TCP and TLS handshakes; not zero.
     #[serde(with = "units::duration")]
     pub connect_timeout: Duration,
@@ -67,8 +74,33 @@ pub struct Upstream {
     pub prefetch_max: usize,
     /// Globs ([`units::glob`]) of tags that never change.
     pub immutable_tags: Vec<String>,
+    /// Other times for some tags; the first rule that fits a tag counts.
+    pub tags: Vec<TagRule>,
     /// What becomes of a cached tag the upstream no longer has.
     pub on_upstream_404: OnUpstream404,
+}
+
+/// One of `tags`: how long the tags that match a pattern are served without asking again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TagRule {
+    /// A glob ([`units::glob`]).
+    pub pattern: String,
+    /// How long.
+    #[serde(with = "units::duration")]
+    pub revalidate_after: Duration,
+}
+
+/// `visibility`: who may pull what is cached of an upstream.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Visibility {
+    /// Whoever may ask this registry.
+    #[default]
+    Everyone,
+    /// Whoever has an account here. There are no accounts yet, so it is refused.
+    Authenticated,
+    /// Whose own credentials are good at the upstream.
+    Passthrough,
 }
 
 /// `on_upstream_404`: what becomes of a cached tag the upstream no longer has.

@@ -6,9 +6,9 @@ use secrecy::SecretString;
 use url::Url;
 
 use super::{
-    Config, Credentials, Limit, Upstream,
+    Config, Credentials, Limit, TagRule, Upstream, Visibility,
     diagnose::{Fault, Problem},
-    raw::{Raw, RawUpstream},
+    raw::{Raw, RawTagRule, RawUpstream},
     tree::{KeyPath, Node, Step},
     units,
 };
@@ -70,6 +70,7 @@ impl<'a> Check<'a> {
             (["http", "write_timeout"], http.write_timeout.is_zero()),
             (["storage", "max_size"], storage.max_size == Limit::Bytes(0)),
             (["cache", "max_size"], cache.max_size == Limit::Bytes(0)),
+            (["cache", "checks_max"], cache.checks_max == 0),
             (["cache", "fills_max"], cache.fills_max == 0),
             (["cache", "fill_timeout"], cache.fill_timeout.is_zero()),
             (["cache", "list_entries_max"], cache.list_entries_max == 0),
@@ -124,22 +125,12 @@ impl<'a> Check<'a> {
         }
     }
 
-    fn upstream(&mut self, name: String, raw: RawUpstream, revalidate_after: Duration) -> Option<Upstream> {
-        let path = |key: &str| KeyPath::of(&["upstreams", &name, key]);
-        if !is_host(&name) {
-            self.refuse(KeyPath::of(&["upstreams", &name]), Fault::NotAHost { name: name.clone() });
-            return None;
-        }
-        for (key, timeout) in [
-            ("connect_timeout", raw.connect_timeout),
-            ("first_byte_timeout", raw.first_byte_timeout),
-            ("no_progress_timeout", raw.no_progress_timeout),
-        ] {
-            if timeout.is_zero() {
-                self.refuse(path(key), Fault::Zero);
-            }
-        }
+    /// What would be nothing at all as zero.
+    fn not_zero(&mut self, name: &str, raw: &RawUpstream) {
         for (key, is_zero) in [
+            ("connect_timeout", raw.connect_timeout.is_zero()),
+            ("first_byte_timeout", raw.first_byte_timeout.is_zero()),
+            ("no_progress_timeout", raw.no_progress_timeout.is_zero()),
             ("parallel", raw.parallel == 0),
             ("piece_size", raw.piece_bytes == 0),
             ("connections_max", raw.connections_max == 0),
@@ -147,15 +138,28 @@ impl<'a> Check<'a> {
             ("prefetch_max", raw.prefetch_max == 0),
         ] {
             if is_zero {
-                self.refuse(path(key), Fault::Zero);
+                self.refuse(KeyPath::of(&["upstreams", name, key]), Fault::Zero);
             }
         }
+    }
+
+    fn upstream(&mut self, name: String, raw: RawUpstream, revalidate_after: Duration) -> Option<Upstream> {
+        let path = |key: &str| KeyPath::of(&["upstreams", &name, key]);
+        if !is_host(&name) {
+            self.refuse(KeyPath::of(&["upstreams", &name]), Fault::NotAHost { name: name.clone() });
+            return None;
+        }
+        self.not_zero(&name, &raw);
         for (index, host) in raw.hosts.iter().enumerate() {
             if !is_host(host) {
                 self.refuse(path("hosts").then(Step::Index(index)), Fault::NotAHost { name: host.clone() });
             }
         }
         self.globs(&path("immutable_tags"), &raw.immutable_tags);
+        let tags = self.tag_rules(&path("tags"), raw.tags);
+        if raw.visibility == Visibility::Authenticated {
+            self.refuse(path("visibility"), Fault::NoAccounts);
+        }
         let sum = raw.connect_timeout.saturating_add(raw.first_byte_timeout);
         if sum > ANSWER_PROMISE {
             let fault = Fault::SlowTimeouts { sum, bound: ANSWER_PROMISE };
@@ -172,11 +176,14 @@ impl<'a> Check<'a> {
             is_default: raw.default,
             hosts: raw.hosts,
             credentials,
+            visibility: raw.visibility,
+            access_ttl: raw.access_ttl,
             revalidate_after: raw.revalidate_after.unwrap_or(revalidate_after),
             revalidate_lists_after: raw.revalidate_lists_after,
             stale_for: raw.stale_for,
             stale_after_wait: raw.stale_after_wait,
             negative_ttl: raw.negative_ttl,
+            rate_reserve: raw.rate_reserve,
             connect_timeout: raw.connect_timeout,
             first_byte_timeout: raw.first_byte_timeout,
             no_progress_timeout: raw.no_progress_timeout,
@@ -188,9 +195,29 @@ impl<'a> Check<'a> {
             prefetch: raw.prefetch,
             prefetch_max: raw.prefetch_max,
             immutable_tags: raw.immutable_tags,
+            tags,
             on_upstream_404: raw.on_upstream_404,
             name,
         })
+    }
+
+    fn tag_rules(&mut self, list: &KeyPath, rules: Vec<RawTagRule>) -> Vec<TagRule> {
+        let mut checked = Vec::with_capacity(rules.len());
+        for (index, rule) in rules.into_iter().enumerate() {
+            let path = list.clone().then(Step::Index(index));
+            match (rule.pattern, rule.revalidate_after) {
+                (None, _) => self.refuse(path, Fault::Missing { key: "pattern" }),
+                (_, None) => self.refuse(path, Fault::Missing { key: "revalidate_after" }),
+                (Some(pattern), Some(revalidate_after)) => {
+                    if let Err(error) = units::glob(&pattern) {
+                        let fault = Fault::Pattern { pattern: pattern.clone(), reason: error.kind().clone() };
+                        self.refuse(path.then(Step::Key("pattern".to_owned())), fault);
+                    }
+                    checked.push(TagRule { pattern, revalidate_after });
+                }
+            }
+        }
+        checked
     }
 
     fn url(&mut self, name: &str, written: Option<&str>) -> Option<Url> {

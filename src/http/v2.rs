@@ -61,7 +61,9 @@ fn short(path: &str) -> String {
 }
 
 async fn dispatch(app: &AppState, action: &Action, request: Request, id: RequestId) -> Result<Response, ApiError> {
-    let (asked, body) = Asked::new(request);
+    let (mut asked, body) = Asked::new(request);
+    // Of anybody else it is ignored: it would spend what the upstream allows all of us.
+    asked.insists = asked.says_no_cache() && app.admin.admit(&asked).is_ok();
     let body = if body.is_end_stream() { body } else { patience::patient(body, app.read_timeout) };
     let registry = &app.registry;
     let failed = |error| ApiError::of(error, action, &id.to_string());

@@ -163,6 +163,9 @@ impl Registry {
         range: Option<RangeRequest>,
     ) -> Result<PulledBlob, Error> {
         let depot = self.depot();
+        if range.is_none() {
+            self.prefetch.blob_got(source, digest);
+        }
         let pin = depot.room.pin(*digest);
         let link = depot.metadata.find_link(&source.canonical, digest).await?;
         if let Link::Linked(row) | Link::Unlinked(row) = &link

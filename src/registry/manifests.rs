@@ -8,7 +8,7 @@ use super::error::Error;
 use super::routing::Target;
 use super::{Place, Registry, Sparse, within_patience};
 use crate::cache::space::{Class, Holding, blocks_for};
-use crate::cache::{self, Outcome, PulledManifest, Source, to_the_end};
+use crate::cache::{self, Outcome, PulledManifest, Source, StoredManifest, to_the_end};
 use crate::metadata::{NewManifest, Provenance};
 use crate::oci::{Algorithm, Digest, Manifest, Reference, RepositoryName, Tag};
 
@@ -29,12 +29,20 @@ impl Registry {
         within_patience(target, self.find_manifest(target, reference)).await
     }
 
+    /// A client has got a manifest, and may go on to what it names.
+    pub async fn manifest_got(&self, target: &Target, manifest: &StoredManifest) {
+        if let Ok(Place::Mirror(source) | Place::Overlay(_, source)) = self.place(target).await {
+            self.prefetch.manifest_got(&source, manifest);
+        }
+    }
+
     async fn find_manifest(&self, target: &Target, reference: &Reference) -> Result<PulledManifest, Error> {
+        let insists = target.caller.insists;
         match self.place(target).await? {
             Place::Local(name) => self.local_manifest(&name, reference).await,
-            Place::Mirror(source) => self.mirrored_manifest(&source, reference).await,
+            Place::Mirror(source) => self.mirrored_manifest(&source, reference, insists).await,
             Place::Overlay(name, source) => match self.pushed_manifest(&name, reference).await {
-                Err(Error::ManifestUnknown { .. }) => self.mirrored_manifest(&source, reference).await,
+                Err(Error::ManifestUnknown { .. }) => self.mirrored_manifest(&source, reference, insists).await,
                 answer => answer,
             },
         }
@@ -122,8 +130,13 @@ impl Registry {
         Ok(PulledManifest { manifest, outcome: Outcome::Local, stale: None })
     }
 
-    async fn mirrored_manifest(&self, source: &Source, reference: &Reference) -> Result<PulledManifest, Error> {
-        self.manifests.pull(source, reference).await.map_err(Error::cache(&source.canonical))
+    async fn mirrored_manifest(
+        &self,
+        source: &Source,
+        reference: &Reference,
+        confirm_now: bool,
+    ) -> Result<PulledManifest, Error> {
+        self.manifests.pull(source, reference, confirm_now).await.map_err(Error::cache(&source.canonical))
     }
 
     fn check_missing(&self, name: &RepositoryName, manifest: &Manifest, missing: Vec<Digest>) -> Result<(), Error> {

@@ -2,6 +2,7 @@
 
 mod adoption;
 mod blobs;
+mod caller;
 mod error;
 mod manifests;
 mod referrers;
@@ -16,10 +17,13 @@ use std::time::Duration;
 
 use moka::sync::Cache;
 
-use crate::cache::{Depot, Fills, HEADERS_WITHIN, ListLimits, Lists, Manifests, Memory, Mirror, Proofs, Source};
+use crate::cache::{
+    Depot, Fills, HEADERS_WITHIN, ListLimits, Lists, Manifests, Memory, Mirror, Prefetch, Proofs, Source,
+};
 use crate::oci::{Digest, Host, RepositoryName};
 
 pub use blobs::{BlobHead, Content, PulledBlob};
+pub use caller::Caller;
 pub use error::Error;
 pub use manifests::PushedManifest;
 pub use routing::{Names, Target};
@@ -64,7 +68,8 @@ pub struct Options {
 pub struct Registry {
     names: Names,
     mirrors: HashMap<Host, Arc<Mirror>>,
-    fills: Fills,
+    fills: Arc<Fills>,
+    prefetch: Arc<Prefetch>,
     manifests: Arc<Manifests>,
     lists: Arc<Lists>,
     memory: Arc<Memory>,
@@ -75,7 +80,7 @@ pub struct Registry {
     options: Options,
 }
 
-/// The head of an answer within 25 s, whatever it takes: containerd gives up on it at 30 s.
+/// The head of an answer, or an error that says that it took too long.
 async fn within_patience<T>(target: &Target, answer: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     let waited = HEADERS_WITHIN;
     let too_slow = |_| Error::TooSlow { name: target.name.clone(), waited };
@@ -101,10 +106,12 @@ impl Registry {
         memory: Arc<Memory>,
         options: Options,
     ) -> Self {
+        let fills = Arc::new(Fills::new(Arc::clone(&depot)));
         Self {
             names,
             mirrors: mirrors.into_iter().map(|mirror| (mirror.host().clone(), mirror)).collect(),
-            fills: Fills::new(Arc::clone(&depot)),
+            prefetch: Prefetch::new(Arc::clone(&fills)),
+            fills,
             lists: Lists::new(Arc::clone(&depot), options.lists),
             manifests: Manifests::new(depot, Arc::clone(&memory)),
             memory,

@@ -2,11 +2,13 @@
 #![expect(clippy::disallowed_methods, reason = "tests own their tasks, their files and their processes")]
 
 mod admin; // what operators see of the inside, and who may
+mod artifacts; // what is kept beside images
 mod config_cli; // the command line and its configuration
 mod crash; // the real binary killed and stopped at every moment
 mod deletes; // tags, manifests and blobs taken away
 mod errors; // malformed requests: the error of the specification, nothing stored
 mod eviction; // the bound of the cache
+mod fault_table; // every fault of an upstream in every situation
 mod fills; // the fills under way, as they are shown
 mod freshness; // when a tag is asked for again
 mod health; // what orchestrators and Prometheus ask
@@ -15,6 +17,7 @@ mod manifests; // of upstreams, as clients ask for them
 mod manifests_pushed; // kept byte for byte, refused with a reason
 mod mounts; // blobs from one repository into another
 mod names; // every way to name a repository
+mod prefetch; // layers before they are asked for
 mod private; // pushed names beside mirrored ones
 mod pull_cold; // the transfer that belongs to the server
 mod pull_concurrent; // many clients at once

@@ -88,6 +88,10 @@ impl Content {
         repository.manifests.get(&digest).cloned()
     }
 
+    pub fn delete_tag(&mut self, repository: &str, tag: &str) {
+        self.repository(repository).tags.remove(tag);
+    }
+
     pub fn delete_manifest(&mut self, repository: &str, digest: &Digest) {
         let repository = self.repository(repository);
         repository.manifests.remove(digest);

@@ -128,6 +128,10 @@ impl FakeUpstream {
         self.shared.state().has_no_referrers_api = true;
     }
 
+    pub fn delete_tag(&self, repository: &str, tag: &str) {
+        self.shared.state().content.delete_tag(repository, tag);
+    }
+
     /// Deletes a manifest with the tags that name it.
     pub fn delete_manifest(&self, repository: &str, manifest: &Digest) {
         self.shared.state().content.delete_manifest(repository, manifest);

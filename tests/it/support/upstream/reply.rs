@@ -82,6 +82,14 @@ pub fn reply(shared: &Shared, request: &Request) -> (Reply, Option<Fault>) {
     };
     match &fault {
         Some(Fault::WrongBytes) => reply.body = reply.body.iter().map(|byte| byte ^ 1).collect(),
+        Some(Fault::Short(by)) => {
+            reply.body.truncate(reply.body.len().saturating_sub(*by));
+            reply.framing = Framing::Length(reply.body.len() as u64);
+        }
+        Some(Fault::Long(by)) => {
+            reply.body = [&reply.body[..], &vec![b'x'; *by]].concat().into();
+            reply.framing = Framing::Length(reply.body.len() as u64);
+        }
         Some(Fault::LengthOff(by)) => {
             reply.framing = Framing::Length((reply.body.len() as u64).saturating_add_signed(*by));
             reply.closes = true;

@@ -47,6 +47,10 @@ pub enum Fault {
     ResetAfter(u64),
     /// `Content-Length` is off by so much; then the connection is closed.
     LengthOff(i64),
+    /// So many bytes are missing at the end, and the length says nothing of them.
+    Short(usize),
+    /// So many bytes too many, and the length counts them.
+    Long(usize),
     /// `Transfer-Encoding: chunked`, without a length.
     Chunked,
     /// The same number of other bytes.
