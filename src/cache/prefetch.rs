@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures::{StreamExt as _, stream};
+use futures::{FutureExt as _, StreamExt as _, stream};
 use moka::sync::Cache;
 use tokio::sync::Semaphore;
 use tracing::debug;
@@ -93,9 +93,13 @@ impl Prefetch {
 
     async fn fetch(&self, source: &Source, image: &Image, asked: Digest) {
         let slots = self.slots(&source.mirror);
-        let others = image.blobs.iter().filter(|blob| blob.digest != asked);
-        let fetched = stream::iter(others.map(|blob| self.fetch_blob(source, blob, &slots)));
-        let mut fetched = fetched.buffer_unordered(source.mirror.policy().prefetch_max);
+        let mut others = Vec::with_capacity(image.blobs.len());
+        for blob in &image.blobs {
+            if blob.digest != asked {
+                others.push(self.fetch_blob(source, blob, &slots).boxed());
+            }
+        }
+        let mut fetched = stream::iter(others).buffer_unordered(source.mirror.policy().prefetch_max);
         while let Some(is_here) = fetched.next().await {
             if !is_here {
                 debug!(repository = %source.canonical, "what is left of an image is not prefetched");

@@ -3,6 +3,7 @@
 
 mod admin; // what operators see of the inside, and who may
 mod artifacts; // what is kept beside images
+mod chain; // one registry over another
 mod config_cli; // the command line and its configuration
 mod crash; // the real binary killed and stopped at every moment
 mod deletes; // tags, manifests and blobs taken away
@@ -34,4 +35,5 @@ mod tags; // lists
 mod tidy; // the rules of the house against its source tree
 mod uploads; // sessions: chunks, ends, resuming, limits
 mod upstream_client; // the client of an upstream against every fault a registry was seen to have
+mod why; // what is told of a reference, held against the pull
 mod wire; // what real clients do on the wire
