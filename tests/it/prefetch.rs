@@ -117,10 +117,13 @@ async fn prefetch_waits_for_clients_and_who_asks_for_it_moves_it_up() {
         let release = async {
             registry
                 .until("both are wanted", |registry| {
-                    priority(registry, &alone) == Some(Priority::Client)
-                        && priority(registry, &image.layers[2]) == Some(Priority::Client)
+                    [&alone, &image.layers[2]].iter().all(|digest| priority(registry, digest) == Some(Priority::Client))
                 })
                 .await;
+            let all_wait = "entrepot_transfers{upstream=\"hub.example\",state=\"waiting\"} 4";
+            while !String::from_utf8_lossy(&registry.get("/metrics").await.body).contains(all_wait) {
+                tokio::task::yield_now().await;
+            }
             gate.let_pass(1);
         };
         tokio::join!(registry.get(&alone_path), registry.get(&last_path), release)
