@@ -30,6 +30,7 @@ pub fn options(
             config::Route::Direct => Route::Direct,
             config::Route::Through(url) => Route::Through(url.clone()),
         },
+        connections_max: configured.connections_max,
         connect_timeout: configured.connect_timeout,
         first_byte_timeout: configured.first_byte_timeout,
         no_progress_timeout: configured.no_progress_timeout,

@@ -39,7 +39,7 @@ pub use self::{
     source::{Credentials, Identity, Password, Patience, Pem, Route, Source, Tls},
     tree::{KeyPath, Origin, Step},
     units::Limit,
-    upstream::{OnUpstream404, TagRule, Upstream, Visibility},
+    upstream::{OnUpstream404, Prefetch, TagRule, Upstream, Visibility},
 };
 
 /// Everything an operator can decide, with every default filled in.
