@@ -15,7 +15,8 @@ use super::turns::Turn;
 /// A body being read, and where in the content it stands.
 pub struct Body {
     request: Asked,
-    response: reqwest::Response,
+    /// Large, and bodies are moved about.
+    response: Box<reqwest::Response>,
     no_progress_timeout: Duration,
     position: u64,
     /// Offset after the last byte that has to come, if known.
@@ -34,7 +35,7 @@ impl Body {
 
     fn part(answer: Answer, no_progress_timeout: Duration, position: u64, end: Option<u64>) -> Self {
         let Answer { request, response, turn, .. } = answer;
-        Self { request, response, no_progress_timeout, position, end, finished: false, _turn: turn }
+        Self { request, response: Box::new(response), no_progress_timeout, position, end, finished: false, _turn: turn }
     }
 
     /// The next bytes, none at the end. Cancelling loses nothing.
