@@ -21,6 +21,8 @@ pub struct Metrics {
     pub evicted_blobs: Counter,
     /// Connections open now.
     pub connections: Gauge,
+    /// Log lines that the log's reader was too slow for.
+    pub log_lines_dropped: Counter,
     /// Seconds from a request's head to the last byte of its answer.
     pub request_seconds: Histogram,
 }
@@ -38,7 +40,7 @@ impl Metrics {
             .build_recorder();
         let handle = recorder.handle();
         with_local_recorder(&recorder, describe);
-        let (fills_in_flight, fill_bytes, evicted_bytes, evicted_blobs, connections, request_seconds) =
+        let (fills_in_flight, fill_bytes, evicted_bytes, evicted_blobs, connections, log_lines_dropped, request_seconds) =
             with_local_recorder(&recorder, || {
                 (
                     metrics::gauge!("entrepot_fills_in_flight"),
@@ -46,6 +48,7 @@ impl Metrics {
                     metrics::counter!("entrepot_evicted_bytes_total"),
                     metrics::counter!("entrepot_evicted_blobs_total"),
                     metrics::gauge!("entrepot_connections"),
+                    metrics::counter!("entrepot_log_lines_dropped_total"),
                     metrics::histogram!("entrepot_request_seconds"),
                 )
             });
@@ -60,6 +63,7 @@ impl Metrics {
             evicted_bytes,
             evicted_blobs,
             connections,
+            log_lines_dropped,
             request_seconds,
         }
     }
@@ -156,6 +160,7 @@ fn describe() {
     metrics::describe_counter!("entrepot_stale_total", "Answers that the upstream could not confirm.");
     metrics::describe_counter!("entrepot_evicted_bytes_total", "Bytes removed to make room.");
     metrics::describe_counter!("entrepot_evicted_blobs_total", "Blobs removed to make room.");
+    metrics::describe_counter!("entrepot_log_lines_dropped_total", "Log lines dropped: the log's reader was too slow.");
     metrics::describe_gauge!("entrepot_store_bytes", "Disk space taken or promised, by what it is for.");
     metrics::describe_gauge!("entrepot_limit", "The configured limits.");
     metrics_process::Collector::default().describe();
