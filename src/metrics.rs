@@ -1,6 +1,7 @@
 //! Every metric, declared once; labels come from `as_str()` of the enums, so log, header and metric use the same words.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, Recorder as _, with_local_recorder};
@@ -11,6 +12,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, 
 pub struct Metrics {
     recorder: Arc<PrometheusRecorder>,
     handle: PrometheusHandle,
+    answered: Arc<RwLock<HashMap<Answered, Counted>>>,
     /// Fills running now.
     pub fills_in_flight: Gauge,
     /// Bytes received from upstreams by fills.
@@ -27,6 +29,16 @@ pub struct Metrics {
     pub request_seconds: Histogram,
 }
 
+/// The labels of an answered request: action, outcome, status. There are as many as the enums have words.
+type Answered = (&'static str, &'static str, u16);
+
+/// What is counted of requests with the same labels.
+#[derive(Clone)]
+struct Counted {
+    requests: Counter,
+    sent_bytes: Counter,
+}
+
 /// A label and its value.
 type Label = (&'static str, String);
 
@@ -40,24 +52,32 @@ impl Metrics {
             .build_recorder();
         let handle = recorder.handle();
         with_local_recorder(&recorder, describe);
-        let (fills_in_flight, fill_bytes, evicted_bytes, evicted_blobs, connections, log_lines_dropped, request_seconds) =
-            with_local_recorder(&recorder, || {
-                (
-                    metrics::gauge!("entrepot_fills_in_flight"),
-                    metrics::counter!("entrepot_fill_bytes_total"),
-                    metrics::counter!("entrepot_evicted_bytes_total"),
-                    metrics::counter!("entrepot_evicted_blobs_total"),
-                    metrics::gauge!("entrepot_connections"),
-                    metrics::counter!("entrepot_log_lines_dropped_total"),
-                    metrics::histogram!("entrepot_request_seconds"),
-                )
-            });
+        let (
+            fills_in_flight,
+            fill_bytes,
+            evicted_bytes,
+            evicted_blobs,
+            connections,
+            log_lines_dropped,
+            request_seconds,
+        ) = with_local_recorder(&recorder, || {
+            (
+                metrics::gauge!("entrepot_fills_in_flight"),
+                metrics::counter!("entrepot_fill_bytes_total"),
+                metrics::counter!("entrepot_evicted_bytes_total"),
+                metrics::counter!("entrepot_evicted_blobs_total"),
+                metrics::gauge!("entrepot_connections"),
+                metrics::counter!("entrepot_log_lines_dropped_total"),
+                metrics::histogram!("entrepot_request_seconds"),
+            )
+        });
         fills_in_flight.set(0.0);
         connections.set(0.0);
         let recorder = Arc::new(recorder);
         Self {
             recorder,
             handle,
+            answered: Arc::default(),
             fills_in_flight,
             fill_bytes,
             evicted_bytes,
@@ -70,16 +90,24 @@ impl Metrics {
 
     /// A request to `/v2/` was answered.
     pub fn request(&self, action: &'static str, outcome: &'static str, status: u16, sent_bytes: u64) {
-        self.count(
-            "entrepot_requests_total",
-            vec![("action", action.into()), ("outcome", outcome.into()), ("status", status.to_string())],
-            1,
-        );
-        self.count(
-            "entrepot_sent_bytes_total",
-            vec![("action", action.into()), ("outcome", outcome.into())],
-            sent_bytes,
-        );
+        let answered = (action, outcome, status);
+        let known = self.answered.read().unwrap_or_else(PoisonError::into_inner).get(&answered).cloned();
+        let counted = known.unwrap_or_else(|| {
+            let counted = self.counted(answered);
+            self.answered.write().unwrap_or_else(PoisonError::into_inner).insert(answered, counted.clone());
+            counted
+        });
+        counted.requests.increment(1);
+        counted.sent_bytes.increment(sent_bytes);
+    }
+
+    fn counted(&self, (action, outcome, status): Answered) -> Counted {
+        let labels = || vec![("action", action.into()), ("outcome", outcome.into())];
+        let with_status = [labels(), vec![("status", status.to_string())]].concat();
+        Counted {
+            requests: self.recorder.register_counter(&key("entrepot_requests_total", with_status), &METADATA),
+            sent_bytes: self.recorder.register_counter(&key("entrepot_sent_bytes_total", labels()), &METADATA),
+        }
     }
 
     /// A fill ended: `committed`, `failed`, `mismatch`, `bypass`.

@@ -10,9 +10,9 @@ use http::{Method, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use tracing::info;
 
+use super::AppState;
 use super::request::RequestId;
 use super::route::Action;
-use crate::metrics::Metrics;
 
 /// What is known of a request when its answer begins.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub struct Line {
     pub status: StatusCode,
     pub outcome: &'static str,
     pub started: Instant,
-    pub metrics: Metrics,
+    pub app: AppState,
 }
 
 /// A body that writes its request's line when it is done with.
@@ -69,11 +69,11 @@ impl Body for Logged {
 
 impl Drop for Logged {
     fn drop(&mut self) {
-        let Line { id, method, path, action, status, outcome, started, metrics } = &self.line;
+        let Line { id, method, path, action, status, outcome, started, app } = &self.line;
         let took = started.elapsed();
         let operation = action.as_ref().map_or("none", Action::as_str);
-        metrics.request(operation, outcome, status.as_u16(), self.sent_bytes);
-        metrics.request_seconds.record(took.as_secs_f64());
+        app.metrics.request(operation, outcome, status.as_u16(), self.sent_bytes);
+        app.metrics.request_seconds.record(took.as_secs_f64());
         // A HEAD announces a length of which nothing is sent.
         let complete = *method == Method::HEAD || self.announced_bytes.is_none_or(|bytes| bytes == self.sent_bytes);
         info!(

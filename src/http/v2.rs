@@ -56,7 +56,7 @@ pub async fn serve(State(app): State<AppState>, request: Request) -> Response {
     allow_origin(&app, origin.as_ref(), response.headers_mut());
     let outcome = response.extensions().get::<Outcome>().map_or("none", |outcome| outcome.as_str());
     let status = response.status();
-    let line = Line { id, method, path, action, status, outcome, started, metrics: app.metrics.clone() };
+    let line = Line { id, method, path, action, status, outcome, started, app };
     response.map(|body| AnyBody::new(Logged::new(body, line)))
 }
 
