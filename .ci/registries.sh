@@ -185,7 +185,13 @@ snippet() {
         index($0, mark) { found = 1; next }
         found && /^```/ { if (inside) exit; inside = 1; next }
         inside { print }
-    ' "$ROOT/docs/clients.md" | sed -e "s/127\.0\.0\.1:5000/$REGISTRY/g" -e "s#/etc/containerd/certs\.d#$WORK/certs.d#" | grep .
+    ' "$ROOT/docs/clients.md" | sed -e "s/127\.0\.0\.1:5000/$REGISTRY/g" -e "s#/etc/containerd/#$WORK/root/etc/containerd/#" | grep .
+}
+
+# setup CLIENT: the files that entrepot says the client needs, below $WORK/root as they would lie below /.
+setup() {
+    rm -rf "$WORK/root"
+    "$ENTREPOT" setup "$1" --config "$WORK/config.yaml" --write "$WORK/root"
 }
 
 # run_snippet NAME: runs it as a script; a function of this shell stands for a program when it was exported.

@@ -12,7 +12,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, 
 pub struct Metrics {
     recorder: Arc<PrometheusRecorder>,
     handle: PrometheusHandle,
-    answered: Arc<RwLock<HashMap<Answered, Counted>>>,
+    ended: Arc<RwLock<HashMap<Ended, Counted>>>,
     /// Fills running now.
     pub fills_in_flight: Gauge,
     /// Bytes received from upstreams by fills.
@@ -29,8 +29,9 @@ pub struct Metrics {
     pub request_seconds: Histogram,
 }
 
-/// The labels of an answered request: action, outcome, status. There are as many as the enums have words.
-type Answered = (&'static str, &'static str, u16);
+/// The labels of a request that ended: action, outcome, status if there was one. There are as many as the enums have
+/// words.
+type Ended = (&'static str, &'static str, Option<u16>);
 
 /// What is counted of requests with the same labels.
 #[derive(Clone)]
@@ -77,7 +78,7 @@ impl Metrics {
         Self {
             recorder,
             handle,
-            answered: Arc::default(),
+            ended: Arc::default(),
             fills_in_flight,
             fill_bytes,
             evicted_bytes,
@@ -88,22 +89,23 @@ impl Metrics {
         }
     }
 
-    /// A request to `/v2/` was answered.
-    pub fn request(&self, action: &'static str, outcome: &'static str, status: u16, sent_bytes: u64) {
-        let answered = (action, outcome, status);
-        let known = self.answered.read().unwrap_or_else(PoisonError::into_inner).get(&answered).cloned();
+    /// A request to `/v2/` or `/api/` ended; `None` if its client left before there was an answer.
+    pub fn request(&self, action: &'static str, outcome: &'static str, status: Option<u16>, sent_bytes: u64) {
+        let ended = (action, outcome, status);
+        let known = self.ended.read().unwrap_or_else(PoisonError::into_inner).get(&ended).cloned();
         let counted = known.unwrap_or_else(|| {
-            let counted = self.counted(answered);
-            self.answered.write().unwrap_or_else(PoisonError::into_inner).insert(answered, counted.clone());
+            let counted = self.counted(ended);
+            self.ended.write().unwrap_or_else(PoisonError::into_inner).insert(ended, counted.clone());
             counted
         });
         counted.requests.increment(1);
         counted.sent_bytes.increment(sent_bytes);
     }
 
-    fn counted(&self, (action, outcome, status): Answered) -> Counted {
+    fn counted(&self, (action, outcome, status): Ended) -> Counted {
         let labels = || vec![("action", action.into()), ("outcome", outcome.into())];
-        let with_status = [labels(), vec![("status", status.to_string())]].concat();
+        let status = status.map_or_else(|| "none".to_owned(), |status| status.to_string());
+        let with_status = [labels(), vec![("status", status)]].concat();
         Counted {
             requests: self.recorder.register_counter(&key("entrepot_requests_total", with_status), &METADATA),
             sent_bytes: self.recorder.register_counter(&key("entrepot_sent_bytes_total", labels()), &METADATA),
@@ -123,9 +125,24 @@ impl Metrics {
         self.recorder.register_histogram(&key, &METADATA).record(took.as_secs_f64());
     }
 
+    /// What an upstream says is left of its rate limit, by account.
+    pub fn rate_limit(&self, upstream: &str, account: usize, remaining: u64, limit: Option<u64>) {
+        let labels = || vec![("upstream", upstream.into()), ("account", account.to_string())];
+        self.gauge("entrepot_upstream_ratelimit_remaining", labels(), remaining);
+        if let Some(limit) = limit {
+            self.gauge("entrepot_upstream_ratelimit_limit", labels(), limit);
+        }
+    }
+
     /// An answer was given although the upstream could not confirm it.
     pub fn served_stale(&self, upstream: &str, reason: &'static str) {
         self.count("entrepot_stale_total", vec![("upstream", upstream.into()), ("reason", reason.into())], 1);
+    }
+
+    /// A tag in demand was confirmed before its time was up: `result` is `ok` or the error's kind.
+    pub fn refreshed_ahead(&self, upstream: &str, result: &'static str) {
+        let labels = vec![("upstream", upstream.into()), ("result", result.into())];
+        self.count("entrepot_refreshed_ahead_total", labels, 1);
     }
 
     /// Bytes on disk by what they are for (`cached`, `pushed`, `filling`, …) and the limits over them.
@@ -136,6 +153,16 @@ impl Metrics {
     /// A named limit, so that a graph can show it beside what it limits.
     pub fn limit(&self, limit: &'static str, value: u64) {
         self.gauge("entrepot_limit", vec![("limit", limit.into())], value);
+    }
+
+    /// Bytes of the lists of upstreams that are kept.
+    pub fn lists_bytes(&self, bytes: u64) {
+        self.gauge("entrepot_lists_bytes", vec![], bytes);
+    }
+
+    /// An upstream's list has more entries than are kept.
+    pub fn list_too_long(&self, upstream: &str) {
+        self.count("entrepot_lists_too_long_total", vec![("upstream", upstream.into())], 1);
     }
 
     /// The text that Prometheus reads.
@@ -176,7 +203,7 @@ fn key(name: &'static str, labels: Vec<Label>) -> metrics::Key {
 }
 
 fn describe() {
-    metrics::describe_counter!("entrepot_requests_total", "Requests to /v2/, by action, outcome and status.");
+    metrics::describe_counter!("entrepot_requests_total", "Requests to /v2/ and /api/, by action, outcome and status.");
     metrics::describe_counter!("entrepot_sent_bytes_total", "Bytes of bodies sent, by action and outcome.");
     metrics::describe_histogram!("entrepot_request_seconds", "From a request's head to the last byte of its answer.");
     metrics::describe_gauge!("entrepot_connections", "Client connections open now.");
@@ -185,11 +212,16 @@ fn describe() {
     metrics::describe_counter!("entrepot_fill_bytes_total", "Bytes of blobs received from upstreams.");
     metrics::describe_counter!("entrepot_upstream_requests_total", "Requests to upstreams, by operation and result.");
     metrics::describe_histogram!("entrepot_upstream_request_seconds", "How long upstreams took to answer.");
+    metrics::describe_gauge!("entrepot_upstream_ratelimit_remaining", "Requests left of an upstream's rate limit.");
+    metrics::describe_gauge!("entrepot_upstream_ratelimit_limit", "Requests an upstream allows in a window.");
     metrics::describe_counter!("entrepot_stale_total", "Answers that the upstream could not confirm.");
+    metrics::describe_counter!("entrepot_refreshed_ahead_total", "Tags confirmed before their time was up.");
     metrics::describe_counter!("entrepot_evicted_bytes_total", "Bytes removed to make room.");
     metrics::describe_counter!("entrepot_evicted_blobs_total", "Blobs removed to make room.");
     metrics::describe_counter!("entrepot_log_lines_dropped_total", "Log lines dropped: the log's reader was too slow.");
     metrics::describe_gauge!("entrepot_store_bytes", "Disk space taken or promised, by what it is for.");
+    metrics::describe_gauge!("entrepot_lists_bytes", "Lists of tags and referrers kept in the index.");
+    metrics::describe_counter!("entrepot_lists_too_long_total", "Lists of upstreams with more entries than are kept.");
     metrics::describe_gauge!("entrepot_limit", "The configured limits.");
     metrics_process::Collector::default().describe();
 }
@@ -201,7 +233,7 @@ mod tests {
     #[test]
     fn what_was_recorded_is_rendered_with_its_labels() {
         let metrics = Metrics::new();
-        metrics.request("pull_blob", "hit", 200, 10);
+        metrics.request("pull_blob", "hit", Some(200), 10);
         metrics.fills_in_flight.increment(1.0);
         let text = metrics.render();
         assert!(text.contains(r#"entrepot_requests_total{action="pull_blob",outcome="hit",status="200"} 1"#), "{text}");

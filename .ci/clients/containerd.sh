@@ -31,7 +31,7 @@ pull() {
 }
 
 pull_schema2() {
-    ctr images pull --hosts-dir "$WORK/certs.d" docker.io/library/schema2:1
+    ctr images pull --hosts-dir "$WORK/root/etc/containerd/certs.d" docker.io/library/schema2:1
     same "$(image_digest docker.io/library/schema2:1)" "$SCHEMA2_DIGEST"
 }
 
@@ -50,8 +50,7 @@ pull_pushed() {
 make_origin
 make_entrepot
 start_containerd
-mkdir -p "$WORK/certs.d/docker.io"
-snippet hosts.toml >"$WORK/certs.d/docker.io/hosts.toml"
+setup containerd
 check containerd "cold pull through hosts.toml" pull
 check containerd "cold pull of a Docker schema 2 image" pull_schema2
 check containerd "push over plain HTTP" push

@@ -12,7 +12,8 @@ docker() {
 export -f docker
 
 start_dockerd() {
-    snippet daemon.json >"$WORK/daemon.json"
+    setup docker
+    cp "$WORK/root/etc/docker/daemon.json" "$WORK/daemon.json"
     # 20.10 writes a key below /etc/docker unless told otherwise; later versions refuse the setting.
     if dockerd --version | grep -q 'version 20\.'; then
         jq --arg path "$WORK/key.json" '. + {"deprecated-key-path": $path}' "$WORK/daemon.json" >"$WORK/daemon.tmp"

@@ -34,7 +34,8 @@ search() {
 
 make_origin
 make_entrepot
-snippet registries.conf >"$CONTAINERS_REGISTRIES_CONF"
+setup podman
+cp "$WORK/root/etc/containers/registries.conf.d/50-entrepot.conf" "$CONTAINERS_REGISTRIES_CONF"
 # The first RepoDigest is that of the index or of the platform's manifest, depending on the version; both were pulled.
 check podman "cold pull through the mirror" pull "$INDEX_DIGEST"
 stop origin

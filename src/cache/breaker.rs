@@ -19,15 +19,25 @@ impl Breaker {
     /// May the upstream be asked now? `Err` says after how long it may be. A request let through while the breaker is
     /// open is the probe: the others go on being kept back until it ends.
     pub fn ask(&mut self, now_ms: i64) -> Result<(), Duration> {
-        if self.failures < FAILURES_MAX {
+        self.would_let_pass(now_ms)?;
+        if self.is_open() {
+            self.since_ms = now_ms;
+        }
+        Ok(())
+    }
+
+    /// What [`Breaker::ask`] would say, without asking.
+    pub fn would_let_pass(&self, now_ms: i64) -> Result<(), Duration> {
+        if !self.is_open() {
             return Ok(());
         }
         let waited = Duration::from_millis(u64::try_from(now_ms.saturating_sub(self.since_ms)).unwrap_or(u64::MAX));
-        if waited < PROBE_AFTER {
-            return Err(PROBE_AFTER.saturating_sub(waited));
-        }
-        self.since_ms = now_ms;
-        Ok(())
+        if waited < PROBE_AFTER { Err(PROBE_AFTER.saturating_sub(waited)) } else { Ok(()) }
+    }
+
+    /// Failures in a row.
+    pub const fn failures(&self) -> u32 {
+        self.failures
     }
 
     /// The upstream answered, with whatever: it is alive.

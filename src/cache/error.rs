@@ -6,6 +6,9 @@ use std::time::Duration;
 use crate::oci::{Digest, Host, ManifestInvalid};
 use crate::{blobs, metadata, upstream};
 
+/// An upstream's `Retry-After` is believed up to this.
+const STAY_AWAY_MAX: Duration = Duration::from_hours(1);
+
 /// Why the cache could not answer.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
@@ -90,6 +93,18 @@ pub enum Wrong {
         /// How many were announced.
         announced_bytes: u64,
     },
+    /// The pages of a list come back to one that was there before.
+    #[error("its pages run in a circle")]
+    Endless,
+    /// A list that must be whole to be answered with is too long.
+    #[error("it has more than {max} entries, the limit is cache.list_entries_max")]
+    TooMany {
+        /// The limit.
+        max: usize,
+    },
+    /// What should list referrers is no index.
+    #[error("the bytes are no index")]
+    NoIndex,
 }
 
 impl Wrong {
@@ -136,6 +151,17 @@ impl Error {
             Self::Upstream { source, .. } => source.is_transient(),
             Self::Resting { .. } => true,
             _ => false,
+        }
+    }
+
+    /// For how long this counts as the upstream's answer, if it is a no. An outage is none: that is the breaker's.
+    pub(super) fn lasts(&self, negative_ttl: Duration) -> Option<Duration> {
+        use upstream::Error::{NotFound, RateLimited, RealmRefused, Refused};
+        let Self::Upstream { source, .. } = self else { return None };
+        match source {
+            NotFound { .. } | Refused { .. } | RealmRefused { .. } => Some(negative_ttl),
+            RateLimited { retry_after, .. } => Some(retry_after.unwrap_or(negative_ttl).min(STAY_AWAY_MAX)),
+            _ => None,
         }
     }
 

@@ -35,6 +35,8 @@ pub struct Depot {
     pub metrics: Metrics,
     /// Fills that may run at once; more wait for their turn.
     pub fills: Semaphore,
+    /// Tags that may be confirmed ahead of their time at once.
+    pub refreshes: Arc<Semaphore>,
     /// How long one fill may take in all.
     pub fill_timeout: Duration,
     /// The server is going down: fills end, leaving what they have for the next start.
@@ -123,6 +125,14 @@ impl Fills {
     /// The fill of a blob under way, if there is one.
     pub fn find(&self, digest: &Digest) -> Option<Arc<Fill>> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner).get(digest).cloned()
+    }
+
+    /// All that are under way, in the order of their digests.
+    pub fn list(&self) -> Vec<Arc<Fill>> {
+        let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut fills: Vec<Arc<Fill>> = table.values().cloned().collect();
+        fills.sort_unstable_by_key(|fill| fill.digest.to_string());
+        fills
     }
 
     /// How many are under way.

@@ -47,6 +47,14 @@ impl<K: Hash + Eq + Clone + Send + 'static, V: Clone + Send + Sync + 'static> Fl
         (answer.await, role)
     }
 
+    /// Puts the question without waiting for the answer, unless it is under way.
+    pub fn begin<F>(&self, key: K, ask: impl FnOnce() -> F)
+    where
+        F: Future<Output = V> + Send + 'static,
+    {
+        drop(self.join(key, ask));
+    }
+
     fn join<F>(&self, key: K, ask: impl FnOnce() -> F) -> (Answer<V>, Role)
     where
         F: Future<Output = V> + Send + 'static,

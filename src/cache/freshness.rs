@@ -4,6 +4,9 @@
 
 use std::time::Duration;
 
+/// The last fifth of a tag's time is when it is confirmed ahead, if it is in demand.
+const LAST_PART: u32 = 5;
+
 /// What is known of a tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TagState {
@@ -20,8 +23,21 @@ pub struct Policy {
     pub stale_for: Option<Duration>,
     /// The tag's pattern says that it never moves.
     pub immutable: bool,
-    /// Nobody may be asked.
-    pub offline: bool,
+    /// Whether the upstream may be asked.
+    pub asking: Asking,
+}
+
+/// Whether an upstream may be asked about what is cached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asking {
+    /// When the tag's time is up.
+    Usual,
+    /// The client wants the upstream's word on it now.
+    Now,
+    /// Only for what must not be served without: what may still be asked is kept for what is not cached.
+    Sparing,
+    /// Nobody may be asked for anything.
+    Never,
 }
 
 /// What to do with a request for a tag.
@@ -36,7 +52,7 @@ pub enum Decision {
     },
     /// Nothing is cached: fetch.
     Fetch,
-    /// Nobody may be asked, but the cached answer may be given.
+    /// Nobody may or should be asked, but the cached answer may be given.
     ServeStale,
     /// Nobody may be asked and nothing may be given.
     Unavailable,
@@ -45,19 +61,32 @@ pub enum Decision {
 /// Decides for a tag in the state `state` at the time `now_ms`.
 pub fn decide(state: Option<TagState>, policy: &Policy, now_ms: i64) -> Decision {
     let Some(state) = state else {
-        return if policy.offline { Decision::Unavailable } else { Decision::Fetch };
+        return if policy.asking == Asking::Never { Decision::Unavailable } else { Decision::Fetch };
     };
-    // A clock that went backwards makes ages negative; treat those as just confirmed rather than as ancient.
-    let age_ms = u64::try_from(now_ms.saturating_sub(state.checked_ms)).unwrap_or(0);
-    let is_within = |limit: Duration| u128::from(age_ms) < limit.as_millis();
-    if policy.immutable || is_within(policy.revalidate_after) {
+    let is_within = |limit: Duration| state.age(now_ms) < limit;
+    let is_fresh = policy.immutable || is_within(policy.revalidate_after);
+    if is_fresh && policy.asking != Asking::Now {
         return Decision::Fresh;
     }
-    let may_serve_stale = policy.stale_for.is_none_or(is_within);
-    match (policy.offline, may_serve_stale) {
-        (true, true) => Decision::ServeStale,
-        (true, false) => Decision::Unavailable,
-        (false, may_serve_stale) => Decision::Revalidate { may_serve_stale },
+    let may_serve_stale = is_fresh || policy.stale_for.is_none_or(is_within);
+    match (policy.asking, may_serve_stale) {
+        (Asking::Never | Asking::Sparing, true) => Decision::ServeStale,
+        (Asking::Never, false) => Decision::Unavailable,
+        (_, may_serve_stale) => Decision::Revalidate { may_serve_stale },
+    }
+}
+
+/// Is a fresh tag's time nearly up, so that it is worth confirming before, if it is in demand?
+pub fn ends_soon(state: TagState, policy: &Policy, now_ms: i64) -> bool {
+    let may_ask = !policy.immutable && policy.asking == Asking::Usual;
+    let left = policy.revalidate_after.saturating_sub(state.age(now_ms));
+    may_ask && !left.is_zero() && left <= policy.revalidate_after / LAST_PART
+}
+
+impl TagState {
+    /// A clock that went backwards makes ages negative: such a tag was just confirmed, rather than ages ago.
+    fn age(self, now_ms: i64) -> Duration {
+        Duration::from_millis(u64::try_from(now_ms.saturating_sub(self.checked_ms)).unwrap_or(0))
     }
 }
 
@@ -70,7 +99,7 @@ mod tests {
     const MINUTE: Duration = Duration::from_mins(1);
 
     fn policy() -> Policy {
-        Policy { revalidate_after: 10 * MINUTE, stale_for: None, immutable: false, offline: false }
+        Policy { revalidate_after: 10 * MINUTE, stale_for: None, immutable: false, asking: Asking::Usual }
     }
 
     fn decide_at_age(age: Duration, policy: &Policy) -> Decision {
@@ -97,15 +126,54 @@ mod tests {
         let policy = Policy { stale_for: Some(60 * MINUTE), ..policy() };
         assert_eq!(decide_at_age(59 * MINUTE, &policy), Decision::Revalidate { may_serve_stale: true });
         assert_eq!(decide_at_age(60 * MINUTE, &policy), Decision::Revalidate { may_serve_stale: false });
-        let offline = Policy { offline: true, ..policy };
+        let offline = Policy { asking: Asking::Never, ..policy };
         assert_eq!(decide_at_age(59 * MINUTE, &offline), Decision::ServeStale);
         assert_eq!(decide_at_age(60 * MINUTE, &offline), Decision::Unavailable);
+    }
+
+    #[test]
+    fn a_budget_that_is_nearly_spent_is_not_spent_on_what_is_cached() {
+        let policy = Policy { asking: Asking::Sparing, stale_for: Some(60 * MINUTE), ..policy() };
+        assert_eq!(decide_at_age(9 * MINUTE, &policy), Decision::Fresh);
+        assert_eq!(decide_at_age(59 * MINUTE, &policy), Decision::ServeStale);
+        assert_eq!(decide_at_age(60 * MINUTE, &policy), Decision::Revalidate { may_serve_stale: false });
+        assert_eq!(decide(None, &policy, 0), Decision::Fetch);
+    }
+
+    #[test]
+    fn whoever_insists_has_the_upstream_asked_unless_nobody_may_be() {
+        let policy = Policy { asking: Asking::Now, stale_for: Some(MINUTE), ..policy() };
+        let asked = Decision::Revalidate { may_serve_stale: true };
+        assert_eq!(decide_at_age(5 * MINUTE, &policy), asked, "what is fresh may be served if the upstream fails");
+        assert_eq!(decide_at_age(Duration::ZERO, &Policy { immutable: true, ..policy }), asked);
+        assert_eq!(decide_at_age(5 * MINUTE, &Policy { asking: Asking::Never, ..policy }), Decision::Fresh);
+    }
+
+    #[test]
+    fn a_tag_ends_soon_in_the_last_fifth_of_its_time() {
+        let ends_soon_at = |age: Duration, policy: &Policy| {
+            ends_soon(TagState { checked_ms: 0 }, policy, i64::try_from(age.as_millis()).unwrap())
+        };
+        let policy = policy();
+        let moment = Duration::from_millis(1);
+        assert!(!ends_soon_at((8 * MINUTE).saturating_sub(moment), &policy));
+        assert!(ends_soon_at(8 * MINUTE, &policy));
+        assert!(ends_soon_at((10 * MINUTE).saturating_sub(moment), &policy));
+        assert!(!ends_soon_at(10 * MINUTE, &policy), "its time is up");
+        for never in [
+            Policy { immutable: true, ..policy },
+            Policy { asking: Asking::Never, ..policy },
+            Policy { asking: Asking::Sparing, ..policy },
+            Policy { revalidate_after: Duration::ZERO, ..policy },
+        ] {
+            assert!(!ends_soon_at(9 * MINUTE, &never));
+        }
     }
 
     proptest! {
         #[test]
         fn offline_never_asks(age_ms in 0i64..i64::MAX, known: bool, stale_s in prop::option::of(0u64..1_000_000), immutable: bool) {
-            let policy = Policy { stale_for: stale_s.map(Duration::from_secs), immutable, offline: true, ..policy() };
+            let policy = Policy { stale_for: stale_s.map(Duration::from_secs), immutable, asking: Asking::Never, ..policy() };
             let decision = decide(known.then_some(TagState { checked_ms: 0 }), &policy, age_ms);
             let asks = matches!(decision, Decision::Fetch | Decision::Revalidate { .. });
             prop_assert!(!asks);

@@ -1,14 +1,16 @@
 //! One upstream as the cache sees it: its client, its policy, and whether it is being left alone.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use globset::GlobSet;
+use globset::{GlobMatcher, GlobSet};
 use tracing::{info, warn};
 
+use super::answers::{LastAnswer, LastAnswers};
 use super::breaker::Breaker;
 use super::error::Error;
-use super::freshness;
+use super::freshness::{self, Asking};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::oci::{Host, Tag};
@@ -20,12 +22,18 @@ use crate::upstream::{self, Upstream};
 pub struct Policy {
     /// For how long a confirmed tag is answered without asking again.
     pub revalidate_after: Duration,
+    /// For how long instead, if one of these fits the tag: the first that does counts.
+    pub tags: Vec<(GlobMatcher, Duration)>,
     /// For how long after its confirmation a tag may be answered when the upstream fails; `None` is for ever.
     pub stale_for: Option<Duration>,
     /// How long a client with a cached answer waits for the upstream's confirmation.
     pub stale_after_wait: Duration,
-    /// For how long "there is no such thing" is remembered.
+    /// For how long "there is no such thing" and "you may not" are remembered.
     pub negative_ttl: Duration,
+    /// Requests of the rate limit that are kept for what is not cached.
+    pub rate_reserve: u64,
+    /// For how long a list of tags is answered without asking again.
+    pub revalidate_lists_after: Duration,
     /// Tags that never move.
     pub immutable_tags: GlobSet,
     /// Forget a tag that the upstream no longer has, rather than keep serving it.
@@ -42,6 +50,9 @@ pub struct Mirror {
     upstream: Upstream,
     policy: Policy,
     breaker: Mutex<Breaker>,
+    /// It failed, or kept somebody waiting in vain, and did not answer since.
+    is_in_trouble: AtomicBool,
+    answers: LastAnswers,
     clock: Clock,
     metrics: Metrics,
 }
@@ -49,7 +60,8 @@ pub struct Mirror {
 impl Mirror {
     /// An upstream that has not been asked yet.
     pub fn new(upstream: Upstream, policy: Policy, clock: Clock, metrics: Metrics) -> Self {
-        Self { upstream, policy, breaker: Mutex::default(), clock, metrics }
+        let (breaker, answers) = (Mutex::default(), LastAnswers::default());
+        Self { upstream, policy, breaker, is_in_trouble: AtomicBool::new(false), answers, clock, metrics }
     }
 
     /// The upstream's name.
@@ -67,14 +79,36 @@ impl Mirror {
         &self.policy
     }
 
-    /// How this tag is to be treated.
-    pub fn freshness(&self, tag: &Tag) -> freshness::Policy {
+    /// How this tag is to be treated, for a client that insists on the upstream's word or one that does not.
+    pub fn freshness(&self, tag: &Tag, confirm_now: bool) -> freshness::Policy {
+        let rule = self.policy.tags.iter().find(|(pattern, _)| pattern.is_match(tag.as_str()));
         freshness::Policy {
-            revalidate_after: self.policy.revalidate_after,
+            revalidate_after: rule.map_or(self.policy.revalidate_after, |(_, time)| *time),
             stale_for: self.policy.stale_for,
             immutable: self.policy.immutable_tags.is_match(tag.as_str()),
-            offline: self.policy.offline,
+            asking: match () {
+                () if self.policy.offline => Asking::Never,
+                () if confirm_now => Asking::Now,
+                () if self.is_sparing() => Asking::Sparing,
+                () => Asking::Usual,
+            },
         }
+    }
+
+    /// Is what may still be asked kept for what is not cached?
+    pub fn is_sparing(&self) -> bool {
+        let remaining = self.upstream.budget().map(|budget| budget.remaining);
+        remaining.is_some_and(|remaining| remaining == 0 || remaining < self.policy.rate_reserve)
+    }
+
+    /// Did it fail or keep somebody waiting, and has not answered since? Then nobody with a cached answer waits again.
+    pub fn is_in_trouble(&self) -> bool {
+        self.is_in_trouble.load(Ordering::Relaxed)
+    }
+
+    /// A client with a cached answer waited for it in vain.
+    pub fn kept_waiting(&self) {
+        self.is_in_trouble.store(true, Ordering::Relaxed);
     }
 
     /// Puts a question to the upstream, unless it is being left alone, and keeps count of how it answers.
@@ -83,16 +117,13 @@ impl Mirror {
         operation: &'static str,
         question: impl Future<Output = Result<T, upstream::Error>>,
     ) -> Result<T, Error> {
+        self.let_pass(Breaker::ask)?;
         let host = self.host();
-        if self.policy.offline {
-            return Err(Error::Offline { host: host.clone() });
-        }
-        let asked = self.breaker().ask(self.clock.now_ms());
-        asked.map_err(|retry_after| Error::Resting { host: host.clone(), retry_after })?;
         let started = Instant::now();
         let answer = question.await;
-        let result = answer.as_ref().err().map_or("ok", upstream::Error::kind);
-        self.metrics.upstream_asked(host.as_str(), operation, result, started.elapsed());
+        let (result, took) = (answer.as_ref().err().map_or("ok", upstream::Error::kind), started.elapsed());
+        self.metrics.upstream_asked(host.as_str(), operation, result, took);
+        self.answers.note(LastAnswer { at_ms: self.clock.now_ms(), operation, result, took });
         self.note(answer.as_ref().err());
         answer.map_err(|source| {
             if !source.is_not_found() {
@@ -102,13 +133,39 @@ impl Mirror {
         })
     }
 
+    /// What [`Mirror::ask`] would answer without asking, if it would.
+    pub fn would_ask(&self) -> Result<(), Error> {
+        self.let_pass(|breaker, now_ms| breaker.would_let_pass(now_ms))
+    }
+
+    fn let_pass(&self, breaker: impl FnOnce(&mut Breaker, i64) -> Result<(), Duration>) -> Result<(), Error> {
+        if self.policy.offline {
+            return Err(Error::Offline { host: self.host().clone() });
+        }
+        let passed = breaker(&mut self.breaker(), self.clock.now_ms());
+        passed.map_err(|retry_after| Error::Resting { host: self.host().clone(), retry_after })
+    }
+
+    /// The last answers, the newest first.
+    pub fn last_answers(&self) -> Vec<LastAnswer> {
+        self.answers.list()
+    }
+
+    /// Failures in a row, up to now.
+    pub fn failures(&self) -> u32 {
+        self.breaker().failures()
+    }
+
     /// Only what says that the upstream itself is in trouble counts: a 404 or a 401 is an answer of a healthy one.
     fn note(&self, error: Option<&upstream::Error>) {
         let mut breaker = self.breaker();
         let was_open = breaker.is_open();
-        match error {
-            Some(error) if error.is_transient() => breaker.failed(self.clock.now_ms()),
-            _ => breaker.succeeded(),
+        let failed = error.is_some_and(upstream::Error::is_transient);
+        self.is_in_trouble.store(failed, Ordering::Relaxed);
+        if failed {
+            breaker.failed(self.clock.now_ms());
+        } else {
+            breaker.succeeded();
         }
         match (was_open, breaker.is_open()) {
             (false, true) => warn!(upstream = %self.host(), "the upstream keeps failing and is left alone for a while"),

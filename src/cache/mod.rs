@@ -3,6 +3,7 @@
 //! Decisions are pure (`freshness`, `breaker`, `space`); what acts on them runs on the server's account (`fills`, `flights`),
 //! so that no client's leaving or slowness is felt by another.
 
+mod answers;
 mod breaker;
 mod bypass;
 mod error;
@@ -10,28 +11,36 @@ mod fill;
 mod fills;
 mod flights;
 pub mod freshness;
+mod lists;
 mod manifests;
 mod memory;
 mod mirror;
 mod outcome;
 mod proof;
+mod revalidate;
 mod room;
 pub mod space;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::oci::RepositoryName;
 
+pub use answers::LastAnswer;
 pub use bypass::Bypass;
 pub use error::{Error, Wrong};
 pub use fills::{Depot, Fill, Fills, Start};
 pub use flights::{Flights, Role, to_the_end};
-pub use manifests::{HEADERS_WITHIN, Manifests, PulledManifest, Staleness};
+pub use lists::{ListLimits, Listed, Lists};
+pub use manifests::{Manifests, PulledManifest, Staleness};
 pub use memory::{Memory, StoredManifest};
 pub use mirror::{Mirror, Policy};
 pub use outcome::Outcome;
 pub use proof::Proofs;
 pub use room::{Pin, Reservation, Room};
+
+/// How long a client waits for the head of an answer, whatever it takes: containerd gives up at 30 s.
+pub const HEADERS_WITHIN: Duration = Duration::from_secs(25);
 
 /// A repository of an upstream: where its content is kept here, and what it is called there.
 #[derive(Clone, Debug)]

@@ -2,10 +2,11 @@
 
 pub mod check_config;
 pub mod serve;
+pub mod setup;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::config::{self, LoadedConfig, ServeFlags};
 use crate::report::Chain;
@@ -30,6 +31,19 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Say what to paste where, so that a client pulls through this instance.
+    Setup {
+        #[command(flatten)]
+        arguments: setup::Arguments,
+        #[command(flatten)]
+        flags: ServeFlags,
+    },
+    /// Print what makes a shell complete this command line.
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
 }
 
 /// Runs what the command line says. 0 done, 1 failed, 2 wrong usage.
@@ -41,6 +55,14 @@ pub fn main() -> ExitCode {
             check_config::run(&loaded, json, &mut std::io::stdout().lock(), &mut std::io::stderr().lock())?;
             Ok(())
         }),
+        Command::Setup { arguments, flags } => with_config(&flags, |loaded| {
+            setup::run(&loaded.config, &arguments, &mut std::io::stdout().lock(), &mut std::io::stderr().lock())?;
+            Ok(())
+        }),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Arguments::command(), "entrepot", &mut std::io::stdout().lock());
+            ExitCode::SUCCESS
+        }
     }
 }
 

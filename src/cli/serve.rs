@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
-use globset::{GlobSet, GlobSetBuilder};
+use globset::{GlobMatcher, GlobSet, GlobSetBuilder};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -15,11 +16,11 @@ use tracing::{info, warn};
 
 use crate::blobs::Blobs;
 use crate::cache::space::Limits;
-use crate::cache::{Depot, Memory, Mirror, Policy, Room};
+use crate::cache::{Depot, ListLimits, Memory, Mirror, Policy, Room};
 use crate::clock::Clock;
 use crate::config::{self, Config, LoadedConfig, LogFormat, OnUpstream404};
 use crate::http::server::{ServerOptions, serve};
-use crate::http::{AppState, router};
+use crate::http::{AppOptions, AppState, admin, router};
 use crate::metadata::{self, Metadata};
 use crate::metrics::Metrics;
 use crate::oci::Host;
@@ -90,8 +91,7 @@ pub async fn serve_opened(
     let Opened { registry, metrics, metadata } = opened;
     say_ready(config, address);
     let jobs = crate::tasks::run(Arc::clone(&registry), config.push.sessions_expire_after, shutdown.clone());
-    let state =
-        AppState::new(Arc::clone(&registry), metrics, config.http.cors_origins.clone(), config.http.read_timeout);
+    let state = AppState::new(Arc::clone(&registry), metrics, app_options(config));
     let serving = serve(listener, router(state), server_options(config), shutdown);
     let (served, ()) = tokio::join!(serving, jobs);
     // Nothing may want the index any more when it is closed.
@@ -139,6 +139,7 @@ pub async fn open(config: &Config, clock: Clock) -> anyhow::Result<Opened> {
         clock: clock.clone(),
         metrics: metrics.clone(),
         fills: Semaphore::new(config.cache.fills_max),
+        refreshes: Arc::new(Semaphore::new(config.cache.refresh_ahead_max)),
         fill_timeout: config.cache.fill_timeout,
         stopping: CancellationToken::new(),
     });
@@ -153,6 +154,7 @@ pub async fn open(config: &Config, clock: Clock) -> anyhow::Result<Opened> {
         },
         manifest_max_bytes: config.push.manifest_max_bytes,
         sessions_max: config.push.sessions_max,
+        lists: ListLimits { entries_max: config.cache.list_entries_max, bytes_max: config.cache.lists_max_bytes },
     };
     let registry = Arc::new(Registry::new(names(config)?, mirrors, depot, memory, options));
     registry.restore_uploads().await?;
@@ -183,19 +185,25 @@ fn mirror(
         password: credentials.password.clone(),
     });
     let options = upstream::Options {
+        send_ns: configured.send_ns,
         credentials,
         connect_timeout: configured.connect_timeout,
         first_byte_timeout: configured.first_byte_timeout,
         no_progress_timeout: configured.no_progress_timeout,
         retries: configured.retries,
         manifest_bytes_max: usize::try_from(config.push.manifest_max_bytes).unwrap_or(usize::MAX),
+        clock: clock.clone(),
+        metrics: metrics.clone(),
         ..upstream::Options::new(host, configured.url.clone())
     };
     let policy = Policy {
         revalidate_after: configured.revalidate_after,
+        tags: configured.tags.iter().map(tag_rule).collect::<anyhow::Result<_>>()?,
         stale_for: configured.stale_for,
         stale_after_wait: configured.stale_after_wait,
         negative_ttl: configured.negative_ttl,
+        rate_reserve: configured.rate_reserve,
+        revalidate_lists_after: configured.revalidate_lists_after,
         immutable_tags: globs(&configured.immutable_tags)?,
         forget_on_404: configured.on_upstream_404 == OnUpstream404::Forget,
         retries_max: configured.retries,
@@ -204,12 +212,24 @@ fn mirror(
     Ok(Arc::new(Mirror::new(Upstream::new(options)?, policy, clock.clone(), metrics.clone())))
 }
 
+fn tag_rule(rule: &config::TagRule) -> anyhow::Result<(GlobMatcher, Duration)> {
+    Ok((config::units::glob(&rule.pattern)?.compile_matcher(), rule.revalidate_after))
+}
+
 fn globs(patterns: &[String]) -> anyhow::Result<GlobSet> {
     let mut set = GlobSetBuilder::new();
     for pattern in patterns {
         set.add(config::units::glob(pattern)?);
     }
     Ok(set.build()?)
+}
+
+fn app_options(config: &Config) -> AppOptions {
+    AppOptions {
+        cors_origins: config.http.cors_origins.clone(),
+        read_timeout: config.http.read_timeout,
+        admin: admin::Door::new(config.http.admin_from.iter().map(|network| network.0).collect()),
+    }
 }
 
 fn server_options(config: &Config) -> ServerOptions {

@@ -134,6 +134,18 @@ pub enum Fault {
         /// Why.
         reason: globset::ErrorKind,
     },
+    /// An entry of a list that lacks a key.
+    #[error("needs the key `{key}`")]
+    Missing {
+        /// The key.
+        key: &'static str,
+    },
+    /// Content for those who have an account, where there are none.
+    #[error(
+        "`authenticated` needs accounts, which this version does not have; \
+         use `passthrough`: then a client's own credentials must be good at the upstream"
+    )]
+    NoAccounts,
     /// A log filter that cannot be read.
     #[error(
         "`{filter}` is neither a level (error, warn, info, debug, trace) nor a filter such as info,entrepot::cache=debug"

@@ -13,6 +13,7 @@ mod env;
 mod flags;
 mod keys;
 mod load;
+mod network;
 mod raw;
 mod read;
 mod sections;
@@ -31,10 +32,11 @@ pub use self::{
     diagnose::{Error, Fault, Problem},
     flags::ServeFlags,
     load::{LoadedConfig, load},
+    network::Network,
     sections::{Cache, Http, Log, LogFormat, Push, Sparse, Storage},
     tree::{KeyPath, Origin, Step},
     units::Limit,
-    upstream::{Credentials, OnUpstream404, Upstream},
+    upstream::{Credentials, OnUpstream404, TagRule, Upstream, Visibility},
 };
 
 /// Everything an operator can decide, with every default filled in.

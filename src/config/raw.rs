@@ -11,7 +11,7 @@ use super::{
     sections::{Cache, Http, Log, Push, Storage},
     tree::{KeyPath, Node, Origin},
     units,
-    upstream::OnUpstream404,
+    upstream::{OnUpstream404, Visibility},
 };
 
 /// The whole file.
@@ -46,6 +46,8 @@ pub(super) struct RawUpstream {
     ///
     /// Still a text, as it may wrongly hold a password and the errors of its type would quote it.
     pub url: Option<String>,
+    /// It is a mirror of several registries, entrepot for instance, and is told by `?ns=` which one is meant. Default false.
+    pub send_ns: bool,
     /// Names without a host are its names. Default false.
     pub default: bool,
     /// Host headers that mean this upstream. Default none.
@@ -57,9 +59,17 @@ pub(super) struct RawUpstream {
     pub password: Option<SecretString>,
     /// File that holds the password; relative to the working directory. Default none.
     pub password_file: Option<PathBuf>,
+    /// Who may pull what is cached of it. Default `everyone`.
+    pub visibility: Visibility,
+    /// With `visibility: passthrough`, how long credentials that were good are taken to be good. Default `5m`.
+    #[serde(deserialize_with = "units::duration::deserialize")]
+    pub access_ttl: Duration,
     /// Default `cache.revalidate_after`.
     #[serde(deserialize_with = "units::duration_or_inherited::deserialize")]
     pub revalidate_after: Option<Duration>,
+    /// How long a list of tags is served without asking again; 0 asks every time. Default `1m`.
+    #[serde(deserialize_with = "units::duration::deserialize")]
+    pub revalidate_lists_after: Duration,
     /// How long after its last check a tag may still be served when the upstream cannot be asked. Default `forever`.
     #[serde(deserialize_with = "units::duration_or_forever::deserialize")]
     pub stale_for: Option<Duration>,
@@ -69,6 +79,8 @@ pub(super) struct RawUpstream {
     /// How long a "not found" is remembered. Default `10s`.
     #[serde(deserialize_with = "units::duration::deserialize")]
     pub negative_ttl: Duration,
+    /// Requests of its rate limit kept for what is not cached. Default 0.
+    pub rate_reserve: u64,
     /// For the TCP and TLS handshakes. Default `5s`.
     #[serde(deserialize_with = "units::duration::deserialize")]
     pub connect_timeout: Duration,
@@ -82,28 +94,47 @@ pub(super) struct RawUpstream {
     pub retries: u32,
     /// Globs of tags that never change and are never asked about again. Default none.
     pub immutable_tags: Vec<String>,
+    /// Other times for some tags; the first rule that fits counts. Default none.
+    pub tags: Vec<RawTagRule>,
     /// What becomes of a cached tag the upstream no longer has. Default `serve`.
     pub on_upstream_404: OnUpstream404,
+}
+
+/// One of an upstream's `tags` as written.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawTagRule {
+    /// A glob of tags; must be there.
+    pub pattern: Option<String>,
+    /// How long they are served without asking again; must be there.
+    #[serde(deserialize_with = "units::duration_or_inherited::deserialize")]
+    pub revalidate_after: Option<Duration>,
 }
 
 impl Default for RawUpstream {
     fn default() -> Self {
         Self {
             url: None,
+            send_ns: false,
             default: false,
             hosts: Vec::new(),
             username: None,
             password: None,
             password_file: None,
+            visibility: Visibility::default(),
+            access_ttl: Duration::from_mins(5),
             revalidate_after: None,
+            revalidate_lists_after: Duration::from_mins(1),
             stale_for: None,
             stale_after_wait: Duration::from_secs(1),
             negative_ttl: Duration::from_secs(10),
+            rate_reserve: 0,
             connect_timeout: Duration::from_secs(5),
             first_byte_timeout: Duration::from_secs(20),
             no_progress_timeout: Duration::from_secs(30),
             retries: 3,
             immutable_tags: Vec::new(),
+            tags: Vec::new(),
             on_upstream_404: OnUpstream404::default(),
         }
     }

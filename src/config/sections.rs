@@ -8,7 +8,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::units::{self, Limit};
+use super::{
+    network::Network,
+    units::{self, Limit},
+};
 
 /// `http`: the one port that clients speak to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +36,8 @@ pub struct Http {
     pub write_timeout: Duration,
     /// Origins whose pages may call the API from a browser; `*` is all. Default none.
     pub cors_origins: Vec<String>,
+    /// Networks whose addresses may use the admin API below `/api/v1/`. Default loopback only.
+    pub admin_from: Vec<Network>,
 }
 
 impl Default for Http {
@@ -45,6 +50,7 @@ impl Default for Http {
             read_timeout: Duration::from_mins(1),
             write_timeout: Duration::from_mins(5),
             cors_origins: Vec::new(),
+            admin_from: Network::loopback(),
         }
     }
 }
@@ -80,6 +86,11 @@ pub struct Cache {
     /// How long a tag is served without asking its upstream again; 0 asks every time. Default `10m`.
     #[serde(with = "units::duration")]
     pub revalidate_after: Duration,
+    /// Tags in demand that are confirmed before their time is up, at a time, so that no client waits; 0 for none.
+    /// Default 4.
+    pub refresh_ahead_max: usize,
+    /// Stored blobs digested anew at a time, when a client says that one came damaged; more wait. Default 2.
+    pub checks_max: usize,
     /// Blobs fetched from upstreams at a time; more wait. Default 64.
     pub fills_max: usize,
     /// How long fetching one blob may take in all; a slow one goes on from where it was. Default `6h`.
@@ -88,6 +99,12 @@ pub struct Cache {
     /// Memory for manifests and configs; 0 reads them from disk each time. Default `64MiB`.
     #[serde(rename = "manifests_in_memory", with = "units::bytes")]
     pub manifests_in_memory_bytes: u64,
+    /// Entries in a list of an upstream's tags or referrers that is kept; a longer one is asked for page by page. Default
+    /// 100000.
+    pub list_entries_max: usize,
+    /// Bytes of all such lists, in the index. Default `64MiB`.
+    #[serde(rename = "lists_max", with = "units::bytes")]
+    pub lists_max_bytes: u64,
 }
 
 impl Default for Cache {
@@ -95,9 +112,13 @@ impl Default for Cache {
         Self {
             max_size: Limit::Bytes(50 << 30),
             revalidate_after: Duration::from_mins(10),
+            refresh_ahead_max: 4,
+            checks_max: 2,
             fills_max: 64,
             fill_timeout: Duration::from_hours(6),
             manifests_in_memory_bytes: 64 << 20,
+            list_entries_max: 100_000,
+            lists_max_bytes: 64 << 20,
         }
     }
 }

@@ -182,7 +182,7 @@ fn parse_duration(text: &str) -> Option<Duration> {
 }
 
 /// Reads a text and parses it; a failure of either kind says what would have been accepted.
-fn parsed<'de, D: Deserializer<'de>, T>(
+pub(super) fn parsed<'de, D: Deserializer<'de>, T>(
     deserializer: D,
     accepted: &'static str,
     parse: impl Fn(&str) -> Option<T>,

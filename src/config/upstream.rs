@@ -17,6 +17,8 @@ pub struct Upstream {
     /// Where its API is; http or https, without credentials, query or fragment.
     #[serde(serialize_with = "as_text")]
     pub url: Url,
+    /// Whether it is a mirror of several registries that has to be told by `?ns=` which one is meant.
+    pub send_ns: bool,
     /// Whether names without a host are its names; true for one at most.
     #[serde(rename = "default")]
     pub is_default: bool,
@@ -25,9 +27,17 @@ pub struct Upstream {
     /// Who we are to it; `None` is anonymous.
     #[serde(flatten)]
     pub credentials: Option<Credentials>,
+    /// Who may pull what is cached of it.
+    pub visibility: Visibility,
+    /// With [`Visibility::Passthrough`], how long credentials that were good are taken to be good.
+    #[serde(with = "units::duration")]
+    pub access_ttl: Duration,
     /// How long a tag is served without asking again.
     #[serde(with = "units::duration")]
     pub revalidate_after: Duration,
+    /// How long a list of tags is served without asking again.
+    #[serde(with = "units::duration")]
+    pub revalidate_lists_after: Duration,
     /// How long a tag may be served when the upstream cannot be asked; `None` is forever.
     #[serde(with = "units::duration_or_forever")]
     pub stale_for: Option<Duration>,
@@ -37,6 +47,8 @@ pub struct Upstream {
     /// How long a "not found" is remembered.
     #[serde(with = "units::duration")]
     pub negative_ttl: Duration,
+    /// Requests of its rate limit that are kept for what is not cached: below it, tags go stale instead of being asked.
+    pub rate_reserve: u64,
     /// For the TCP and TLS handshakes; not zero.
     #[serde(with = "units::duration")]
     pub connect_timeout: Duration,
@@ -50,8 +62,33 @@ pub struct Upstream {
     pub retries: u32,
     /// Globs ([`units::glob`]) of tags that never change.
     pub immutable_tags: Vec<String>,
+    /// Other times for some tags; the first rule that fits a tag counts.
+    pub tags: Vec<TagRule>,
     /// What becomes of a cached tag the upstream no longer has.
     pub on_upstream_404: OnUpstream404,
+}
+
+/// One of `tags`: how long the tags that match a pattern are served without asking again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TagRule {
+    /// A glob ([`units::glob`]).
+    pub pattern: String,
+    /// How long.
+    #[serde(with = "units::duration")]
+    pub revalidate_after: Duration,
+}
+
+/// `visibility`: who may pull what is cached of an upstream.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Visibility {
+    /// Whoever may ask this registry.
+    #[default]
+    Everyone,
+    /// Whoever has an account here. There are no accounts yet, so it is refused.
+    Authenticated,
+    /// Whose own credentials are good at the upstream.
+    Passthrough,
 }
 
 /// `on_upstream_404`: what becomes of a cached tag the upstream no longer has.

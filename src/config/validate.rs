@@ -6,9 +6,9 @@ use secrecy::SecretString;
 use url::Url;
 
 use super::{
-    Config, Credentials, Limit, Upstream,
+    Config, Credentials, Limit, TagRule, Upstream, Visibility,
     diagnose::{Fault, Problem},
-    raw::{Raw, RawUpstream},
+    raw::{Raw, RawTagRule, RawUpstream},
     tree::{KeyPath, Node, Step},
     units,
 };
@@ -70,8 +70,10 @@ impl<'a> Check<'a> {
             (["http", "write_timeout"], http.write_timeout.is_zero()),
             (["storage", "max_size"], storage.max_size == Limit::Bytes(0)),
             (["cache", "max_size"], cache.max_size == Limit::Bytes(0)),
+            (["cache", "checks_max"], cache.checks_max == 0),
             (["cache", "fills_max"], cache.fills_max == 0),
             (["cache", "fill_timeout"], cache.fill_timeout.is_zero()),
+            (["cache", "list_entries_max"], cache.list_entries_max == 0),
             (["push", "manifest_max"], push.manifest_max_bytes == 0),
             (["push", "sessions_max"], push.sessions_max == 0),
             (["log", "buffer"], config.log.buffer_bytes == 0),
@@ -145,6 +147,10 @@ impl<'a> Check<'a> {
             }
         }
         self.globs(&path("immutable_tags"), &raw.immutable_tags);
+        let tags = self.tag_rules(&path("tags"), raw.tags);
+        if raw.visibility == Visibility::Authenticated {
+            self.refuse(path("visibility"), Fault::NoAccounts);
+        }
         let sum = raw.connect_timeout.saturating_add(raw.first_byte_timeout);
         if sum > ANSWER_PROMISE {
             let fault = Fault::SlowTimeouts { sum, bound: ANSWER_PROMISE };
@@ -158,21 +164,46 @@ impl<'a> Check<'a> {
         }
         Some(Upstream {
             url,
+            send_ns: raw.send_ns,
             is_default: raw.default,
             hosts: raw.hosts,
             credentials,
+            visibility: raw.visibility,
+            access_ttl: raw.access_ttl,
             revalidate_after: raw.revalidate_after.unwrap_or(revalidate_after),
+            revalidate_lists_after: raw.revalidate_lists_after,
             stale_for: raw.stale_for,
             stale_after_wait: raw.stale_after_wait,
             negative_ttl: raw.negative_ttl,
+            rate_reserve: raw.rate_reserve,
             connect_timeout: raw.connect_timeout,
             first_byte_timeout: raw.first_byte_timeout,
             no_progress_timeout: raw.no_progress_timeout,
             retries: raw.retries,
             immutable_tags: raw.immutable_tags,
+            tags,
             on_upstream_404: raw.on_upstream_404,
             name,
         })
+    }
+
+    fn tag_rules(&mut self, list: &KeyPath, rules: Vec<RawTagRule>) -> Vec<TagRule> {
+        let mut checked = Vec::with_capacity(rules.len());
+        for (index, rule) in rules.into_iter().enumerate() {
+            let path = list.clone().then(Step::Index(index));
+            match (rule.pattern, rule.revalidate_after) {
+                (None, _) => self.refuse(path, Fault::Missing { key: "pattern" }),
+                (_, None) => self.refuse(path, Fault::Missing { key: "revalidate_after" }),
+                (Some(pattern), Some(revalidate_after)) => {
+                    if let Err(error) = units::glob(&pattern) {
+                        let fault = Fault::Pattern { pattern: pattern.clone(), reason: error.kind().clone() };
+                        self.refuse(path.then(Step::Key("pattern".to_owned())), fault);
+                    }
+                    checked.push(TagRule { pattern, revalidate_after });
+                }
+            }
+        }
+        checked
     }
 
     fn url(&mut self, name: &str, written: Option<&str>) -> Option<Url> {

@@ -1,47 +1,128 @@
-//! One line per request to `/v2/`, written when the last byte of its answer has left or its client has.
+//! One line per request to `/v2/` and `/api/`, written when the last byte of its answer has left or its client has.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
 use axum::body::Body as AnyBody;
+use axum::extract::Request;
+use axum::response::Response;
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use tracing::info;
 
-use super::AppState;
 use super::request::RequestId;
-use super::route::Action;
+use super::{AppState, admin, route};
+use crate::registry::Outcome;
 
-/// What is known of a request when its answer begins.
+/// What a request turned out to want.
 #[derive(Debug)]
-pub struct Line {
-    pub id: RequestId,
-    pub method: Method,
-    pub path: String,
-    pub action: Option<Action>,
-    pub status: StatusCode,
-    pub outcome: &'static str,
-    pub started: Instant,
-    pub app: AppState,
+pub enum Operation {
+    /// Something of the distribution specification.
+    Registry(route::Action),
+    /// Something of the admin API.
+    Admin(admin::Action),
 }
 
-/// A body that writes its request's line when it is done with.
+impl Operation {
+    const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Registry(action) => action.as_str(),
+            Self::Admin(action) => action.as_str(),
+        }
+    }
+
+    const fn of_registry(&self) -> Option<&route::Action> {
+        match self {
+            Self::Registry(action) => Some(action),
+            Self::Admin(_) => None,
+        }
+    }
+}
+
+/// The line of a request, written when it is dropped: also when that is before there is an answer.
 #[derive(Debug)]
-pub struct Logged {
-    body: AnyBody,
-    line: Line,
+pub struct Line {
+    /// The request's name.
+    pub id: RequestId,
+    /// What it wants, once that is known.
+    pub operation: Option<Operation>,
+    method: Method,
+    path: String,
+    started: Instant,
+    app: AppState,
+    status: Option<StatusCode>,
+    outcome: &'static str,
     sent_bytes: u64,
     announced_bytes: Option<u64>,
 }
 
-impl Logged {
-    /// `body`, with `line` to be written at its end.
-    pub fn new(body: AnyBody, line: Line) -> Self {
-        let announced_bytes = body.size_hint().exact();
-        Self { body, line, sent_bytes: 0, announced_bytes }
+impl Line {
+    /// The line of a request that has just come in.
+    pub fn begin(app: &AppState, request: &Request) -> Self {
+        Self {
+            id: app.request_ids.next(),
+            operation: None,
+            method: request.method().clone(),
+            path: request.uri().path().to_owned(),
+            started: Instant::now(),
+            app: app.clone(),
+            status: None,
+            outcome: "none",
+            sent_bytes: 0,
+            announced_bytes: None,
+        }
     }
+
+    /// The answer, whose body takes the line with it.
+    pub fn answered_with(mut self, response: Response) -> Response {
+        self.status = Some(response.status());
+        self.outcome = response.extensions().get::<Outcome>().map_or("none", |outcome| outcome.as_str());
+        response.map(|body| {
+            self.announced_bytes = body.size_hint().exact();
+            AnyBody::new(Logged { body, line: self })
+        })
+    }
+
+    /// Did the client get all there was? A HEAD announces a length of which nothing is sent.
+    fn is_complete(&self) -> bool {
+        let all_sent = self.announced_bytes.is_none_or(|bytes| bytes == self.sent_bytes);
+        self.status.is_some() && (self.method == Method::HEAD || all_sent)
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        let Self { id, operation, method, path, started, app, status, outcome, sent_bytes, .. } = &*self;
+        let took = started.elapsed();
+        let action = operation.as_ref().and_then(Operation::of_registry);
+        let operation = operation.as_ref().map_or("none", Operation::as_str);
+        let status = status.map(|status| status.as_u16());
+        app.metrics.request(operation, outcome, status, *sent_bytes);
+        app.metrics.request_seconds.record(took.as_secs_f64());
+        info!(
+            target: "entrepot::access",
+            %method,
+            path,
+            repository = action.and_then(route::Action::name).map(tracing::field::display),
+            reference = action.and_then(route::Action::reference),
+            status,
+            sent_bytes,
+            complete = self.is_complete(),
+            duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            outcome,
+            request_id = %id,
+            "{operation}"
+        );
+    }
+}
+
+/// A body that carries its request's line to its end.
+#[derive(Debug)]
+struct Logged {
+    body: AnyBody,
+    line: Line,
 }
 
 impl Body for Logged {
@@ -53,7 +134,7 @@ impl Body for Logged {
         if let Poll::Ready(Some(Ok(frame))) = &polled
             && let Some(bytes) = frame.data_ref()
         {
-            self.sent_bytes += bytes.len() as u64;
+            self.line.sent_bytes += bytes.len() as u64;
         }
         polled
     }
@@ -64,31 +145,5 @@ impl Body for Logged {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
-    }
-}
-
-impl Drop for Logged {
-    fn drop(&mut self) {
-        let Line { id, method, path, action, status, outcome, started, app } = &self.line;
-        let took = started.elapsed();
-        let operation = action.as_ref().map_or("none", Action::as_str);
-        app.metrics.request(operation, outcome, status.as_u16(), self.sent_bytes);
-        app.metrics.request_seconds.record(took.as_secs_f64());
-        // A HEAD announces a length of which nothing is sent.
-        let complete = *method == Method::HEAD || self.announced_bytes.is_none_or(|bytes| bytes == self.sent_bytes);
-        info!(
-            target: "entrepot::access",
-            %method,
-            path,
-            repository = action.as_ref().and_then(Action::name).map(tracing::field::display),
-            reference = action.as_ref().and_then(Action::reference),
-            status = status.as_u16(),
-            sent_bytes = self.sent_bytes,
-            complete,
-            duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-            outcome,
-            request_id = %id,
-            "{operation}"
-        );
     }
 }

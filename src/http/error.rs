@@ -10,6 +10,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use serde_json::json;
 use tracing::error;
 
+use super::admin;
 use super::body::Body;
 use super::route::{Action, Unroutable};
 use crate::oci::ErrorCode;
@@ -106,6 +107,11 @@ impl ApiError {
                     let message = format!("the upstream {host} has no such content");
                     Self::new(StatusCode::NOT_FOUND, unknown(action), message)
                 }
+                // A client takes a 404 here for "no referrers API", asks for the tag instead, and believes that there is
+                // nothing when that is not there either.
+                UpstreamError::Refused { .. } if matches!(action, Action::ListReferrers { .. }) => {
+                    unavailable(StatusCode::BAD_GATEWAY, message)
+                }
                 // containerd goes on to the next host, with the user's own credentials, only after a 404.
                 UpstreamError::Refused { status, .. } => {
                     let message = format!(
@@ -175,6 +181,24 @@ impl From<Unroutable> for ApiError {
             // Asked for, a tag that cannot exist does not exist; the specification knows no code for "no tag".
             Unroutable::Reference(_) => Self::new(StatusCode::NOT_FOUND, ErrorCode::ManifestUnknown, message),
             Unroutable::Upload(_) => Self::new(StatusCode::NOT_FOUND, ErrorCode::BlobUploadUnknown, message),
+        }
+    }
+}
+
+impl From<admin::Denied> for ApiError {
+    fn from(denied: admin::Denied) -> Self {
+        Self::new(StatusCode::FORBIDDEN, ErrorCode::Denied, denied.to_string())
+    }
+}
+
+impl From<admin::Unroutable> for ApiError {
+    fn from(unroutable: admin::Unroutable) -> Self {
+        let message = unroutable.to_string();
+        match unroutable {
+            admin::Unroutable::Path => Self::new(StatusCode::NOT_FOUND, ErrorCode::Unsupported, message),
+            admin::Unroutable::Method { allow } => {
+                Self::new(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::Unsupported, message).header(ALLOW, allow)
+            }
         }
     }
 }

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use std::collections::BTreeMap;
-
 use axum::response::{IntoResponse as _, Response};
 use http::header::{CONTENT_TYPE, LINK};
 use http::{HeaderName, HeaderValue};
@@ -12,10 +10,11 @@ use url::form_urlencoded;
 
 use super::body::Body;
 use super::error::ApiError;
-use super::manifests::value;
+use super::manifests::{value, warn_of};
 use super::request::Asked;
-use crate::oci::{Digest, ErrorCode, OCI_INDEX, RepositoryName, Tag};
-use crate::registry::{self, ManifestRow, PAGE_MAX, Page, Registry};
+use super::v2::mark;
+use crate::oci::{Digest, ErrorCode, OCI_INDEX, Referrer, RepositoryName, Tag};
+use crate::registry::{self, PAGE_MAX, Page, Registry};
 
 static FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
 
@@ -36,18 +35,6 @@ struct Referrers {
     schema_version: u8,
     media_type: &'static str,
     manifests: Vec<Referrer>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Referrer {
-    media_type: String,
-    digest: String,
-    size: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    artifact_type: Option<String>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    annotations: BTreeMap<String, String>,
 }
 
 /// `/v2/`: an empty object, as every registry answers.
@@ -85,7 +72,10 @@ pub async fn tags(
         link(&format!("/v2/{name}/tags/list"), &parameters)
     });
     let tags = Tags { name: name.as_str(), tags: page.entries.iter().map(Tag::as_str).collect() };
-    Ok(listed("application/json", &tags, next))
+    let mut response = listed("application/json", &tags, next);
+    warn_of(response.headers_mut(), page.stale.as_ref());
+    mark(&mut response, page.outcome);
+    Ok(response)
 }
 
 /// `/v2/NAME/referrers/DIGEST`.
@@ -109,25 +99,15 @@ pub async fn referrers(
         parameters.extend(asked.query.first("ns").map(|ns| ("ns", ns)));
         link(&format!("/v2/{name}/referrers/{subject}"), &parameters)
     });
-    let manifests = page.entries.into_iter().map(Referrer::from).collect();
-    let index = Referrers { schema_version: 2, media_type: OCI_INDEX, manifests };
+    let (outcome, stale) = (page.outcome, page.stale);
+    let index = Referrers { schema_version: 2, media_type: OCI_INDEX, manifests: page.entries };
     let mut response = listed(OCI_INDEX, &index, next);
+    warn_of(response.headers_mut(), stale.as_ref());
+    mark(&mut response, outcome);
     if filter.is_some() {
         response.headers_mut().insert(FILTERS_APPLIED.clone(), HeaderValue::from_static("artifactType"));
     }
     Ok(response)
-}
-
-impl From<ManifestRow> for Referrer {
-    fn from(row: ManifestRow) -> Self {
-        Self {
-            media_type: row.media_type,
-            digest: row.digest.to_string(),
-            size: row.size_bytes,
-            artifact_type: row.artifact_type,
-            annotations: row.annotations,
-        }
-    }
 }
 
 fn page_size(asked: &Asked) -> Result<usize, ApiError> {

@@ -13,7 +13,7 @@ use super::error::ApiError;
 use super::request::Asked;
 use super::v2::mark;
 use crate::oci::{ErrorCode, Reference, RepositoryName, Tag};
-use crate::registry::{self, PulledManifest, Registry};
+use crate::registry::{self, PulledManifest, Registry, Staleness};
 
 /// The digest of what is sent, in every answer that has one.
 pub static DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
@@ -48,11 +48,7 @@ pub async fn pull(
     }
     headers.insert(DIGEST.clone(), value(&manifest.digest_text));
     headers.insert(ETAG, etag(&manifest.digest_text));
-    if let Some(stale) = stale {
-        // RFC 7234, 5.5; the specification has clients show warnings of code 299.
-        let text = format!("299 - \"served from the cache: the upstream did not confirm it ({})\"", stale.reason);
-        headers.insert(WARNING, value(&text));
-    }
+    warn_of(headers, stale.as_ref());
     mark(&mut response, outcome);
     Ok(response)
 }
@@ -121,6 +117,15 @@ fn tags_of(asked: &Asked, reference: &Reference) -> Result<Vec<Tag>, ApiError> {
     let parse = |text: &str| text.parse().map_err(|invalid: crate::oci::TagInvalid| invalid.to_string());
     let tags: Result<Vec<Tag>, String> = texts.into_iter().map(parse).collect();
     tags.map_err(|message| ApiError::bad_request(ErrorCode::ManifestInvalid, message))
+}
+
+/// Says that the upstream could not confirm the answer, if it could not.
+pub fn warn_of(headers: &mut HeaderMap, stale: Option<&Staleness>) {
+    // RFC 7234, 5.5; the specification has clients show warnings of code 299.
+    let text = |stale: &Staleness| {
+        format!("299 - \"served from the cache: the upstream did not confirm it ({})\"", stale.reason)
+    };
+    headers.extend(stale.map(|stale| (WARNING, value(&text(stale)))));
 }
 
 fn append_tags(headers: &mut HeaderMap, tags: &[Tag]) {

@@ -1,6 +1,7 @@
 //! The only room that knows axum and status codes: from a request to an action, from an outcome to an answer.
 
 mod access_log;
+pub mod admin;
 mod blobs;
 pub mod body;
 pub mod connection;
@@ -49,14 +50,29 @@ pub struct App {
     pub cors_origins: Vec<String>,
     /// How long a client may send no byte of a body.
     pub read_timeout: Duration,
+    /// Who may look inside and steer.
+    pub admin: admin::Door,
     /// Counts requests, so that a failure can be found in the log.
     request_ids: request::RequestIds,
 }
 
+/// What is configured of the handlers.
+#[derive(Clone, Debug)]
+pub struct AppOptions {
+    /// Web pages that may call the API; `*` for all.
+    pub cors_origins: Vec<String>,
+    /// How long a client may send no byte of a body.
+    pub read_timeout: Duration,
+    /// Who may look inside and steer.
+    pub admin: admin::Door,
+}
+
 impl AppState {
     /// The state of one server.
-    pub fn new(registry: Arc<Registry>, metrics: Metrics, cors_origins: Vec<String>, read_timeout: Duration) -> Self {
-        Self(Arc::new(App { registry, metrics, cors_origins, read_timeout, request_ids: request::RequestIds::new() }))
+    pub fn new(registry: Arc<Registry>, metrics: Metrics, options: AppOptions) -> Self {
+        let AppOptions { cors_origins, read_timeout, admin } = options;
+        let request_ids = request::RequestIds::new();
+        Self(Arc::new(App { registry, metrics, cors_origins, read_timeout, admin, request_ids }))
     }
 }
 
@@ -74,6 +90,7 @@ pub fn router(state: AppState) -> Router {
         .route("/v2", any(v2::serve))
         .route("/v2/", any(v2::serve))
         .route("/v2/{*rest}", any(v2::serve))
+        .route("/api/{*rest}", any(admin::serve))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics))

@@ -1,17 +1,18 @@
-//! A request to `/v2/` as its handlers see it.
+//! A request as its handlers see it.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::body::Body as RequestBody;
-use http::header::{CONTENT_LENGTH, HOST, IF_NONE_MATCH, RANGE, TRANSFER_ENCODING};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, HOST, IF_NONE_MATCH, PRAGMA, RANGE, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, Method};
 
 use super::body::Transport;
 use super::error::ApiError;
 use super::query::Query;
 use crate::oci::{ContentRange, ErrorCode, RangeRequest, RepositoryName};
-use crate::registry::Target;
+use crate::registry::{Caller, Target};
 
 /// Gives every request a name that no other has, also over restarts.
 #[derive(Debug)]
@@ -57,8 +58,12 @@ pub struct Asked {
     pub query: Query,
     /// The host in the request's own line: HTTP/2 has it there, and it wins over a Host header (RFC 9112, 3.2.2).
     pub authority: Option<String>,
+    /// Where the connection comes from.
+    pub peer: Option<SocketAddr>,
     /// How a file gets to this client.
     pub transport: Transport,
+    /// It said `no-cache` and may: see [`Asked::says_no_cache`].
+    pub insists: bool,
 }
 
 impl Asked {
@@ -68,7 +73,8 @@ impl Asked {
         let transport = Transport::of(parts.version, &parts.extensions);
         let query = Query::parse(parts.uri.query().unwrap_or_default());
         let authority = parts.uri.authority().map(ToString::to_string);
-        (Self { method: parts.method, headers: parts.headers, query, authority, transport }, body)
+        let peer = parts.extensions.get::<SocketAddr>().copied();
+        (Self { method: parts.method, headers: parts.headers, query, authority, peer, transport, insists: false }, body)
     }
 
     /// Is only the head of the answer wanted?
@@ -82,7 +88,15 @@ impl Asked {
             Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name.to_ascii_lowercase(),
             _ => host.to_ascii_lowercase(),
         });
-        Target { name: name.clone(), ns: self.query.first("ns").map(str::to_owned), host }
+        let caller = Caller { insists: self.insists };
+        Target { name: name.clone(), ns: self.query.first("ns").map(str::to_owned), host, caller }
+    }
+
+    /// Does the client want nothing from a cache that was not confirmed for it (RFC 9111, 5.2.1.4 and 5.4)?
+    pub fn says_no_cache(&self) -> bool {
+        let said = [&CACHE_CONTROL, &PRAGMA].into_iter().flat_map(|name| self.headers.get_all(name));
+        let directives = said.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+        directives.map(str::trim).any(|directive| directive.eq_ignore_ascii_case("no-cache"))
     }
 
     /// A header as text, if it is there and is text.

@@ -1,15 +1,12 @@
 //! `/v2/`: every request becomes an action, every action is served in its file, every answer gets its common headers.
 
-use std::time::Instant;
-
-use axum::body::Body as AnyBody;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
 use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ORIGIN, VARY};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use http_body::Body as _;
 
-use super::access_log::{Line, Logged};
+use super::access_log::{Line, Operation};
 use super::body::Body;
 use super::error::ApiError;
 use super::request::{Asked, RequestId};
@@ -33,31 +30,24 @@ pub fn mark(response: &mut Response, outcome: Outcome) {
 
 /// Serves any request below `/v2`.
 pub async fn serve(State(app): State<AppState>, request: Request) -> Response {
-    let started = Instant::now();
-    let id = app.request_ids.next();
-    let method = request.method().clone();
-    let path = request.uri().path().to_owned();
+    let mut line = Line::begin(&app, &request);
     let origin = request.headers().get(ORIGIN).cloned();
-    let routed = route::route(&method, &path);
-    let (action, answer) = match routed {
+    let answer = match route::route(request.method(), request.uri().path()) {
         Ok(action) => {
-            let answer = dispatch(&app, &action, request, id).await;
-            (Some(action), answer)
+            line.operation = Some(Operation::Registry(action.clone()));
+            dispatch(&app, &action, request, line.id).await
         }
-        Err(unroutable) if is_preflight(&app, &method) => (None, Ok(preflight(&unroutable))),
+        Err(unroutable) if is_preflight(&app, request.method()) => Ok(preflight(&unroutable)),
         // A push to something that is no tag is the client's mistake; asking for it only finds nothing.
-        Err(route::Unroutable::Reference(invalid)) if method == Method::PUT => {
-            (None, Err(ApiError::bad_request(ErrorCode::ManifestInvalid, invalid.to_string())))
+        Err(route::Unroutable::Reference(invalid)) if request.method() == Method::PUT => {
+            Err(ApiError::bad_request(ErrorCode::ManifestInvalid, invalid.to_string()))
         }
-        Err(unroutable) => (None, Err(unroutable.into())),
+        Err(unroutable) => Err(unroutable.into()),
     };
     let mut response = answer.unwrap_or_else(ApiError::into_response);
     response.headers_mut().insert(API_VERSION.clone(), HeaderValue::from_static("registry/2.0"));
     allow_origin(&app, origin.as_ref(), response.headers_mut());
-    let outcome = response.extensions().get::<Outcome>().map_or("none", |outcome| outcome.as_str());
-    let status = response.status();
-    let line = Line { id, method, path, action, status, outcome, started, app };
-    response.map(|body| AnyBody::new(Logged::new(body, line)))
+    line.answered_with(response)
 }
 
 /// Answers whatever is outside of the API.
@@ -71,7 +61,9 @@ fn short(path: &str) -> String {
 }
 
 async fn dispatch(app: &AppState, action: &Action, request: Request, id: RequestId) -> Result<Response, ApiError> {
-    let (asked, body) = Asked::new(request);
+    let (mut asked, body) = Asked::new(request);
+    // Of anybody else it is ignored: it would spend what the upstream allows all of us.
+    asked.insists = asked.says_no_cache() && app.admin.admit(&asked).is_ok();
     let body = if body.is_end_stream() { body } else { patience::patient(body, app.read_timeout) };
     let registry = &app.registry;
     let failed = |error| ApiError::of(error, action, &id.to_string());

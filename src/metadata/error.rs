@@ -34,6 +34,16 @@ pub enum Error {
         /// The newest version this release knows.
         known: i64,
     },
+    /// An older release has written this file, and nobody may bring it up to date here.
+    #[error("the index {} has schema version {found}, this release wants {known}: start `entrepot serve` once", path.display())]
+    SchemaOlder {
+        /// The index file.
+        path: PathBuf,
+        /// The version in the file.
+        found: i64,
+        /// The version wanted.
+        known: i64,
+    },
     /// A question failed.
     #[error("cannot {operation} {subject}")]
     Read {

@@ -17,8 +17,10 @@
 
 mod blobs;
 mod columns;
+mod contents;
 mod error;
 mod links;
+mod lists;
 mod manifests;
 mod references;
 mod referrers;
@@ -31,6 +33,7 @@ mod uploads;
 mod writer;
 
 use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -42,8 +45,10 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePo
 use sqlx::{ConnectOptions as _, Connection as _, SqlStr, SqliteConnection};
 
 pub use blobs::{BlobChange, BlobRow, BlobState};
+pub use contents::{Child, Part};
 pub use error::Error;
 pub use links::Link;
+pub use lists::ListRow;
 pub use manifests::{ManifestRow, Missing, NewManifest};
 pub use repositories::RepositoryRow;
 pub use tags::TagRow;
@@ -54,7 +59,10 @@ pub use writer::WriteCounts;
 use writer::{BatchLimits, Failure, Writer};
 
 /// The files of `migrations/`, oldest first: version, name, statements. Append-only, as the files are.
-const MIGRATIONS: &[(i64, &str, &str)] = &[(1, "initial", include_str!("migrations/0001_initial.sql"))];
+const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "initial", include_str!("migrations/0001_initial.sql")),
+    (2, "upstream_lists", include_str!("migrations/0002_upstream_lists.sql")),
+];
 
 /// How long to wait for a lock of the file. Only another process can hold one: a backup, or somebody's `sqlite3`.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -158,6 +166,30 @@ impl Metadata {
         Ok(Self { inner: Arc::new(Inner { path, readers, writer }) })
     }
 
+    /// Opens an index to ask it only, also while another process changes it: nothing is written, and every change fails with
+    /// [`Error::Closed`]. The schema must be this release's.
+    pub async fn open_read_only(path: impl Into<PathBuf>) -> Result<Self, Error> {
+        let path = path.into();
+        let failed = |source| Error::Open { path: path.clone(), source };
+        let file = SqliteConnectOptions::new()
+            .filename(&path)
+            .busy_timeout(BUSY_TIMEOUT)
+            .read_only(true)
+            .disable_statement_logging();
+        let readers = SqlitePoolOptions::new().max_connections(1).connect_with(file).await.map_err(failed)?;
+        let found: Option<i64> = sqlx::query_scalar("SELECT MAX(version) FROM _sqlx_migrations WHERE success")
+            .fetch_one(&readers)
+            .await
+            .map_err(failed)?;
+        let (found, known) = (found.unwrap_or_default(), newest_migration());
+        match found.cmp(&known) {
+            Ordering::Greater => return Err(Error::SchemaNewer { path, found, known }),
+            Ordering::Less => return Err(Error::SchemaOlder { path, found, known }),
+            Ordering::Equal => {}
+        }
+        Ok(Self { inner: Arc::new(Inner { path, readers, writer: Writer::none() }) })
+    }
+
     /// Waits for the questions under way and for every change sent before, writes the log back into the file and closes it.
     /// Whatever another clone asks from now on fails with [`Error::Closed`]. Dropping without closing loses nothing either.
     pub async fn close(self) {
@@ -223,12 +255,16 @@ fn write_options(file: &SqliteConnectOptions) -> SqliteConnectOptions {
         .pragma("journal_size_limit", "67108864")
 }
 
+fn newest_migration() -> i64 {
+    MIGRATIONS.iter().map(|(version, ..)| *version).max().unwrap_or_default()
+}
+
 async fn migrate(connection: &mut SqliteConnection, path: &Path) -> Result<(), Error> {
     let migrations = MIGRATIONS.iter().map(|(version, name, statements)| {
         let statements = SqlStr::from_static(statements);
         Migration::new(*version, Cow::Borrowed(name), MigrationType::Simple, statements, false)
     });
-    let known = MIGRATIONS.iter().map(|(version, ..)| *version).max().unwrap_or_default();
+    let known = newest_migration();
     let migrator = Migrator::with_migrations(migrations.collect());
     migrator.run_direct(None, connection, false).await.map_err(|error| match error {
         MigrateError::VersionMissing(found) if found > known => {

@@ -118,6 +118,11 @@ impl Writer {
         Self { messages: sender, counters }
     }
 
+    /// A handle to no task: every change fails.
+    pub(super) fn none() -> Self {
+        Self { messages: mpsc::channel(1).0, counters: Arc::default() }
+    }
+
     /// Queues `work` and waits for its durable result. Once queued it runs to its end, also when this future is dropped.
     pub(super) async fn run<T, W>(&self, work: W) -> Result<T, Failure>
     where

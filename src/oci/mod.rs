@@ -9,7 +9,9 @@ mod media_type;
 mod name;
 mod range;
 mod reference;
+mod referrer;
 mod upload_id;
+mod written;
 
 pub use code::ErrorCode;
 pub use digest::{Algorithm, Digest, DigestInvalid, Digester};
@@ -18,4 +20,6 @@ pub use media_type::{ManifestKind, MediaType, OCI_INDEX};
 pub use name::{Host, HostInvalid, NameInvalid, RepositoryName};
 pub use range::{ByteRange, ContentRange, RangeInvalid, RangeRequest};
 pub use reference::{Reference, ReferenceInvalid, Tag, TagInvalid};
+pub use referrer::Referrer;
 pub use upload_id::{UploadId, UploadIdInvalid};
+pub use written::{WrittenReference, WrittenReferenceInvalid};

@@ -21,6 +21,12 @@ pub struct TagInvalid {
 }
 
 impl Tag {
+    /// The tag whose index lists what is attached to `subject`, where there is no referrers API (distribution-spec,
+    /// "Referrers Tag Schema"): the digest with a hyphen, the hexadecimal part cut at 64 characters.
+    pub fn of_referrers(subject: &Digest) -> Self {
+        Self(format!("{}-{}", subject.algorithm().as_str(), &subject.hex()[..64]).into())
+    }
+
     /// The tag as text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -30,11 +30,12 @@ impl Registry {
     }
 
     async fn find_manifest(&self, target: &Target, reference: &Reference) -> Result<PulledManifest, Error> {
+        let insists = target.caller.insists;
         match self.place(target).await? {
             Place::Local(name) => self.local_manifest(&name, reference).await,
-            Place::Mirror(source) => self.mirrored_manifest(&source, reference).await,
+            Place::Mirror(source) => self.mirrored_manifest(&source, reference, insists).await,
             Place::Overlay(name, source) => match self.pushed_manifest(&name, reference).await {
-                Err(Error::ManifestUnknown { .. }) => self.mirrored_manifest(&source, reference).await,
+                Err(Error::ManifestUnknown { .. }) => self.mirrored_manifest(&source, reference, insists).await,
                 answer => answer,
             },
         }
@@ -122,8 +123,13 @@ impl Registry {
         Ok(PulledManifest { manifest, outcome: Outcome::Local, stale: None })
     }
 
-    async fn mirrored_manifest(&self, source: &Source, reference: &Reference) -> Result<PulledManifest, Error> {
-        self.manifests.pull(source, reference).await.map_err(Error::cache(&source.canonical))
+    async fn mirrored_manifest(
+        &self,
+        source: &Source,
+        reference: &Reference,
+        confirm_now: bool,
+    ) -> Result<PulledManifest, Error> {
+        self.manifests.pull(source, reference, confirm_now).await.map_err(Error::cache(&source.canonical))
     }
 
     fn check_missing(&self, name: &RepositoryName, manifest: &Manifest, missing: Vec<Digest>) -> Result<(), Error> {

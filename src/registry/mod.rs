@@ -2,6 +2,7 @@
 
 mod adoption;
 mod blobs;
+mod caller;
 mod error;
 mod manifests;
 mod referrers;
@@ -16,10 +17,11 @@ use std::time::Duration;
 
 use moka::sync::Cache;
 
-use crate::cache::{Depot, Fills, HEADERS_WITHIN, Manifests, Memory, Mirror, Proofs, Source};
+use crate::cache::{Depot, Fills, HEADERS_WITHIN, ListLimits, Lists, Manifests, Memory, Mirror, Proofs, Source};
 use crate::oci::{Digest, Host, RepositoryName};
 
 pub use blobs::{BlobHead, Content, PulledBlob};
+pub use caller::Caller;
 pub use error::Error;
 pub use manifests::PushedManifest;
 pub use routing::{Names, Target};
@@ -29,7 +31,6 @@ pub use uploads::{Chunk, Mounted};
 
 pub use crate::blobs::{BlobPin, BlobReader, Growth, Progress};
 pub use crate::cache::{Bypass, Error as CacheError, Outcome, PulledManifest, Staleness, StoredManifest};
-pub use crate::metadata::ManifestRow;
 pub use crate::upstream::Error as UpstreamError;
 
 /// Answers "the upstream has it" that are remembered, and for how long: a push follows within minutes.
@@ -56,6 +57,8 @@ pub struct Options {
     pub manifest_max_bytes: u64,
     /// Upload sessions at a time.
     pub sessions_max: usize,
+    /// The bounds of what is kept of upstreams' lists.
+    pub lists: ListLimits,
 }
 
 /// The registry: what every operation works with, made once.
@@ -65,6 +68,7 @@ pub struct Registry {
     mirrors: HashMap<Host, Arc<Mirror>>,
     fills: Fills,
     manifests: Arc<Manifests>,
+    lists: Arc<Lists>,
     memory: Arc<Memory>,
     proofs: Proofs,
     uploads: Uploads,
@@ -73,7 +77,7 @@ pub struct Registry {
     options: Options,
 }
 
-/// The head of an answer within 25 s, whatever it takes: containerd gives up on it at 30 s.
+/// The head of an answer, or an error that says that it took too long.
 async fn within_patience<T>(target: &Target, answer: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     let waited = HEADERS_WITHIN;
     let too_slow = |_| Error::TooSlow { name: target.name.clone(), waited };
@@ -103,6 +107,7 @@ impl Registry {
             names,
             mirrors: mirrors.into_iter().map(|mirror| (mirror.host().clone(), mirror)).collect(),
             fills: Fills::new(Arc::clone(&depot)),
+            lists: Lists::new(Arc::clone(&depot), options.lists),
             manifests: Manifests::new(depot, Arc::clone(&memory)),
             memory,
             proofs: Proofs::default(),

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use globset::GlobSet;
 
+use super::caller::Caller;
 use crate::oci::{Host, RepositoryName};
 
 /// The one registry that keeps single-component names below a namespace of their own.
@@ -21,6 +22,8 @@ pub struct Target {
     pub ns: Option<String>,
     /// The Host header without its port, if there is one.
     pub host: Option<String>,
+    /// Who asks; names are the same for everybody.
+    pub caller: Caller,
 }
 
 /// A repository of an upstream.

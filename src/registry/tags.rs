@@ -2,8 +2,8 @@
 
 use super::error::Error;
 use super::routing::Target;
-use super::{Place, Registry};
-use crate::cache::Source;
+use super::{Place, Registry, within_patience};
+use crate::cache::{Error as CacheError, Listed, Outcome, Source, Staleness};
 use crate::oci::{RepositoryName, Tag};
 
 /// Entries in one page, however many were asked for.
@@ -16,6 +16,10 @@ pub struct Page<T> {
     pub entries: Vec<T>,
     /// There are more after the last of these.
     pub has_more: bool,
+    /// How it was come by.
+    pub outcome: Outcome,
+    /// Set if it could not be confirmed although it should have been: there may be more than is listed.
+    pub stale: Option<Staleness>,
 }
 
 impl<T> Page<T> {
@@ -23,7 +27,12 @@ impl<T> Page<T> {
     pub(super) fn of(mut entries: Vec<T>, n: usize) -> Self {
         let has_more = n > 0 && entries.len() > n;
         entries.truncate(n);
-        Self { entries, has_more }
+        Self { entries, has_more, outcome: Outcome::Local, stale: None }
+    }
+
+    /// The same page with how it was come by.
+    pub(super) fn come_by(self, outcome: Outcome, trouble: Option<&CacheError>) -> Self {
+        Self { outcome, stale: trouble.map(|trouble| Staleness { reason: trouble.kind() }), ..self }
     }
 }
 
@@ -34,8 +43,10 @@ impl Registry {
         let n = n.min(PAGE_MAX);
         match self.place(target).await? {
             Place::Local(name) => self.local_tags(&name, n, last).await,
-            Place::Mirror(source) => self.mirrored_tags(&source, None, n, last).await,
-            Place::Overlay(name, source) => self.mirrored_tags(&source, Some(&name), n, last).await,
+            Place::Mirror(source) => within_patience(target, self.mirrored_tags(&source, None, n, last)).await,
+            Place::Overlay(name, source) => {
+                within_patience(target, self.mirrored_tags(&source, Some(&name), n, last)).await
+            }
         }
     }
 
@@ -49,7 +60,8 @@ impl Registry {
         Ok(Page::of(self.depot().metadata.list_tags(name, last, n + 1).await?, n))
     }
 
-    /// The upstream's page with the tags kept here merged in. An upstream that fails leaves the tags kept here.
+    /// The upstream's tags with those kept here merged in. An upstream that fails and whose list is not kept either leaves
+    /// the tags kept here, which is told.
     async fn mirrored_tags(
         &self,
         source: &Source,
@@ -62,24 +74,53 @@ impl Registry {
         if let Some(name) = overlaid {
             tags.extend(metadata.list_tags(name, last, n + 1).await?);
         }
+        match self.lists.tags(source).await {
+            Ok(Listed { entries, is_whole: true, outcome, trouble }) => {
+                let after = entries.partition_point(|tag| last.is_some_and(|last| tag.as_str() <= last));
+                tags.extend(entries[after..].iter().take(n + 1).filter_map(|tag| tag.parse().ok()));
+                Ok(page_of(tags, n).come_by(outcome, trouble.as_ref()))
+            }
+            Ok(Listed { is_whole: false, .. }) | Err(CacheError::Slow { .. }) => {
+                Box::pin(self.page_from_upstream(source, tags, n, last)).await
+            }
+            Err(error) => without_upstream(source, tags, n, error),
+        }
+    }
+
+    /// For a list that is too long to be kept, or that takes too long to come: the one page that was asked for.
+    async fn page_from_upstream(
+        &self,
+        source: &Source,
+        mut tags: Vec<Tag>,
+        n: usize,
+        last: Option<&str>,
+    ) -> Result<Page<Tag>, Error> {
         let mirror = &source.mirror;
         let listed = mirror.ask("list_tags", mirror.upstream().list_tags(&source.remote, Some(n.max(1)), last)).await;
-        let upstream_has_more = match listed {
-            Ok(page) => {
-                // A page may be shorter than asked: what is kept here and comes after it belongs to a later one.
-                if let Some(end) = page.tags.iter().max().filter(|_| page.next.is_some()) {
-                    tags.retain(|tag| tag <= end);
-                }
-                tags.extend(page.tags.into_iter().filter(|tag| last.is_none_or(|last| tag.as_str() > last)));
-                page.next.is_some()
-            }
-            Err(error) if tags.is_empty() && last.is_none() => return Err(Error::cache(&source.canonical)(error)),
-            Err(_) => false,
+        let page = match listed {
+            Ok(page) => page,
+            Err(error) => return without_upstream(source, tags, n, error),
         };
-        tags.sort_unstable();
-        tags.dedup();
-        let mut page = Page::of(tags, n);
-        page.has_more |= upstream_has_more && n > 0;
-        Ok(page)
+        // A page may be shorter than asked: what is kept here and comes after it belongs to a later one.
+        if let Some(end) = page.tags.iter().max().filter(|_| page.next.is_some()) {
+            tags.retain(|tag| tag <= end);
+        }
+        tags.extend(page.tags.into_iter().filter(|tag| last.is_none_or(|last| tag.as_str() > last)));
+        let mut merged = page_of(tags, n).come_by(Outcome::Bypass, None);
+        merged.has_more |= page.next.is_some() && n > 0;
+        Ok(merged)
     }
+}
+
+fn page_of(mut tags: Vec<Tag>, n: usize) -> Page<Tag> {
+    tags.sort_unstable();
+    tags.dedup();
+    Page::of(tags, n)
+}
+
+fn without_upstream(source: &Source, tags: Vec<Tag>, n: usize, error: CacheError) -> Result<Page<Tag>, Error> {
+    if tags.is_empty() {
+        return Err(Error::cache(&source.canonical)(error));
+    }
+    Ok(page_of(tags, n).come_by(Outcome::Stale, Some(&error)))
 }

@@ -186,7 +186,7 @@ impl Registry {
         let is_allowed = match from {
             None => !metadata.find_mountable(digest).await?.is_empty(),
             Some(from) => {
-                let from = Target { name: from.clone(), ns: None, host: None };
+                let from = Target { name: from.clone(), ns: None, host: None, caller: target.caller.clone() };
                 let names = self.names.route(&from).map_or_else(|_| Vec::new(), |route| route.private);
                 let mut is_linked = false;
                 for name in &names {

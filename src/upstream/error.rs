@@ -206,6 +206,9 @@ pub enum Nonsense {
     /// The tag list is no JSON of the shape the specification gives.
     #[error("the tag list is not valid")]
     TagList,
+    /// The list of referrers is no JSON of the shape the specification gives.
+    #[error("the list of referrers is not valid")]
+    Referrers,
 }
 
 impl Nonsense {
@@ -221,6 +224,7 @@ impl Nonsense {
             }
             Self::Token => "token",
             Self::TagList => "tag_list",
+            Self::Referrers => "referrers",
         }
     }
 }
@@ -229,6 +233,11 @@ impl Error {
     /// Did the upstream itself say that it has no such content?
     pub const fn is_not_found(&self) -> bool {
         matches!(self, Self::NotFound { .. })
+    }
+
+    /// Did the upstream say that it does not know this kind of request at all?
+    pub const fn is_unsupported(&self) -> bool {
+        matches!(self, Self::Status { status: 405 | 501, .. })
     }
 
     /// May the same request succeed a moment later? A rate limit does not count: asking again is what it forbids.

@@ -12,13 +12,16 @@
 mod answer;
 mod auth;
 mod body;
+mod budget;
 mod challenge;
 mod clients;
 mod error;
+mod link;
 mod options;
 mod realm;
 mod redact;
 mod redirect;
+mod referrers;
 mod retry;
 mod tags;
 mod transport;
@@ -31,15 +34,16 @@ use reqwest::Method;
 use tokio::time::Instant;
 use url::Url;
 
-pub use answer::RateLimit;
 pub use auth::Credentials;
 pub use body::BlobStream;
+pub use budget::Budget;
 /// For the fuzz targets, which read what a stranger may answer.
 #[doc(hidden)]
 pub use challenge::{Challenge, parse as parse_challenge};
 pub use error::{Asked, Error, Nonsense, Wait};
 pub use options::Options;
 pub use redact::SafeUrl;
+pub use referrers::ReferrersPage;
 pub use tags::TagPage;
 
 use crate::oci::{Digest, Host, ManifestKind, MediaType, Reference, RepositoryName};
@@ -196,32 +200,9 @@ impl Upstream {
         .await
     }
 
-    /// One page of the repository's tags: at most `n`, those after `last`.
-    pub async fn list_tags(
-        &self,
-        repository: &RepositoryName,
-        n: Option<usize>,
-        last: Option<&str>,
-    ) -> Result<TagPage, Error> {
-        let mut url = self.url(repository, "tags/list");
-        if n.is_some() || last.is_some() {
-            let n = n.map(|n| ("n", n.to_string()));
-            let last = last.map(|last| ("last", last.to_owned()));
-            url.query_pairs_mut().extend_pairs(n.into_iter().chain(last));
-        }
-        let ask = Ask { method: Method::GET, url, accept: Some("application/json".to_owned()), range: None };
-        self.retrying(&ask, || async {
-            let answer = self.ask(&ask, repository).await?;
-            let (request, headers) = (answer.request.clone(), answer.response.headers().clone());
-            let body = self.read(answer).await?;
-            tags::read(&body, &headers).ok_or(Error::Nonsense { request, what: Nonsense::TagList })
-        })
-        .await
-    }
-
-    /// What the upstream last said of its rate limit, in any answer.
-    pub fn last_rate_limit(&self) -> Option<RateLimit> {
-        self.0.transport.rate_limit()
+    /// What may still be asked, of all accounts together; `None` while that is not known.
+    pub fn budget(&self) -> Option<Budget> {
+        self.0.transport.budget()
     }
 
     fn ask_manifest(&self, method: Method, repository: &RepositoryName, reference: &Reference) -> Ask {
@@ -233,6 +214,19 @@ impl Upstream {
         let mut url = self.0.options.url.clone();
         let prefix = url.path().trim_end_matches('/').to_owned();
         url.set_path(&format!("{prefix}/v2/{repository}/{rest}"));
+        if self.0.options.send_ns {
+            url.query_pairs_mut().append_pair("ns", self.host().as_str());
+        }
+        url
+    }
+
+    fn url_with(&self, repository: &RepositoryName, rest: &str, query: &str) -> Url {
+        let mut url = self.url(repository, rest);
+        // A mirror's own `Link` names the registry already.
+        let own = url.query().map(str::to_owned);
+        let given = query.split('&').filter(|pair| own.is_none() || !pair.starts_with("ns="));
+        let pairs: Vec<&str> = given.chain(own.as_deref()).filter(|pair| !pair.is_empty()).collect();
+        url.set_query(Some(&pairs.join("&")).filter(|query| !query.is_empty()).map(String::as_str));
         url
     }
 

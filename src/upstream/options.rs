@@ -7,6 +7,8 @@ use url::Url;
 use super::auth::Credentials;
 use super::error::Error;
 use super::redact::SafeUrl;
+use crate::clock::Clock;
+use crate::metrics::Metrics;
 use crate::oci::Host;
 
 /// The settings of one upstream.
@@ -16,6 +18,8 @@ pub struct Options {
     pub host: Host,
     /// Where it is: http or https, perhaps with a path in front of `/v2/`.
     pub url: Url,
+    /// It is a mirror of several registries and has to be told which one is meant, by `?ns=`.
+    pub send_ns: bool,
     /// Who we are there; anonymous if none.
     pub credentials: Option<Credentials>,
     /// Limit on making a connection.
@@ -34,6 +38,10 @@ pub struct Options {
     pub redirects_max: usize,
     /// Bytes in a manifest or in a page of tags.
     pub manifest_bytes_max: usize,
+    /// By what rate limits and rests are timed; waits for answers go by the runtime's own clock.
+    pub clock: Clock,
+    /// Where the rate limit is shown.
+    pub metrics: Metrics,
 }
 
 impl Options {
@@ -42,6 +50,7 @@ impl Options {
         Self {
             host,
             url,
+            send_ns: false,
             credentials: None,
             connect_timeout: Duration::from_secs(5),
             first_byte_timeout: Duration::from_secs(20),
@@ -51,6 +60,8 @@ impl Options {
             retry_backoff: Duration::from_millis(200),
             redirects_max: 5,
             manifest_bytes_max: 4 * 1024 * 1024,
+            clock: Clock::System,
+            metrics: Metrics::new(),
         }
     }
 

@@ -14,10 +14,13 @@ use url::Url;
 use super::Options;
 use super::answer::{Answer, RateLimit};
 use super::auth::Authorization;
+use super::budget::{Budget, Level, Meter};
 use super::clients::Clients;
 use super::error::{Asked, Error, Nonsense, Wait};
 use super::redact::SafeUrl;
 use super::redirect;
+use crate::clock::Clock;
+use crate::metrics::Metrics;
 use crate::oci::Host;
 
 /// A request as it goes to every hop.
@@ -43,7 +46,9 @@ pub struct Transport {
     connect_timeout: Duration,
     first_byte_timeout: Duration,
     redirects_max: usize,
-    rate_limit: Mutex<Option<RateLimit>>,
+    clock: Clock,
+    metrics: Metrics,
+    meter: Mutex<Meter>,
 }
 
 impl Transport {
@@ -55,7 +60,9 @@ impl Transport {
             connect_timeout: options.connect_timeout,
             first_byte_timeout: options.first_byte_timeout,
             redirects_max: options.redirects_max,
-            rate_limit: Mutex::new(None),
+            clock: options.clock.clone(),
+            metrics: options.metrics.clone(),
+            meter: Mutex::default(),
         })
     }
 
@@ -69,9 +76,25 @@ impl Transport {
         Asked { host: self.host.clone(), method: method.clone(), url: SafeUrl::new(url) }
     }
 
-    /// What the upstream last said of its rate limit.
-    pub fn rate_limit(&self) -> Option<RateLimit> {
-        *self.rate_limit.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What may still be asked.
+    pub fn budget(&self) -> Option<Budget> {
+        self.meter.lock().unwrap_or_else(PoisonError::into_inner).budget(self.clock.now_ms())
+    }
+
+    /// Takes note of what an answer says is left, and tells when that becomes little.
+    fn meter(&self, seen: RateLimit) {
+        let (host, remaining, limit) = (&self.host, seen.remaining, seen.limit);
+        self.metrics.rate_limit(host.as_str(), 0, remaining, limit);
+        let noted = self.meter.lock().unwrap_or_else(PoisonError::into_inner).note(seen, self.clock.now_ms());
+        match noted {
+            (before, Level::Exhausted) if before != Some(Level::Exhausted) => {
+                tracing::warn!(upstream = %host, limit, "the rate limit is used up");
+            }
+            (None | Some(Level::Plenty), Level::Low) => {
+                tracing::warn!(upstream = %host, remaining, limit, "little is left of the rate limit");
+            }
+            _ => {}
+        }
     }
 
     /// Sends, follows redirects, and returns the first answer that is none, whatever its status.
@@ -119,7 +142,7 @@ impl Transport {
         if redirect::same_origin(url, &self.origin)
             && let Some(seen) = RateLimit::read(response.headers())
         {
-            *self.rate_limit.lock().unwrap_or_else(PoisonError::into_inner) = Some(seen);
+            self.meter(seen);
         }
         Ok(Answer { at_origin: redirect::same_origin(url, &ask.url), request, response })
     }

@@ -1,6 +1,6 @@
 //! When a tag's upstream is asked, how often, and what is answered when it cannot be.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use entrepot::config::OnUpstream404;
 use futures::future::join_all;
@@ -34,6 +34,16 @@ fn assert_stale(answer: &Answer, image: &Image) {
     assert_eq!((answer.status(), answer.cache()), (200, "stale"));
     assert!(answer.header("warning").is_some_and(|warning| warning.starts_with("299 - \"")), "{:?}", answer.head);
     assert!(answer.body == image.manifest_bytes);
+}
+
+/// The first answer that is not stale. An upstream that failed is asked again, but waited for only once it has answered.
+async fn confirmed(registry: &TestRegistry) -> Answer {
+    loop {
+        let answer = registry.get(&tag()).await;
+        if answer.cache() != "stale" {
+            return answer;
+        }
+    }
 }
 
 #[tokio::test]
@@ -92,7 +102,7 @@ async fn a_tag_that_moves_to_a_known_manifest_costs_no_get() {
 }
 
 #[tokio::test]
-async fn a_hundred_clients_of_an_expired_tag_cause_one_head() {
+async fn a_hundred_connections_for_an_expired_tag_cause_one_head() {
     let (fake, registry, image) = with_expired_tag(|builder| builder).await;
     let gate = Gate::closed();
     fake.fault(On::manifest("1").head(), Fault::SlowFirstByte(gate.clone()));
@@ -170,7 +180,7 @@ async fn a_wrong_manifest_behind_a_moved_tag_leaves_the_cached_one() {
         fake.fault(On::manifest(&moved.manifest.to_string()), wrong);
         assert_stale(&registry.get(&tag()).await, &image);
         fake.heal();
-        assert!(registry.get(&tag()).await.body == moved.manifest_bytes);
+        assert!(confirmed(&registry).await.body == moved.manifest_bytes);
         registry.finish().await;
     }
 }
@@ -183,7 +193,7 @@ async fn an_upstream_that_is_gone_is_answered_for_from_the_cache_also_after_a_re
     registry.restart().await;
     assert_stale(&registry.get(&tag()).await, &image);
     fake.restart().await;
-    assert_eq!(registry.get(&tag()).await.cache(), "revalidated");
+    assert!(confirmed(&registry).await.body == image.manifest_bytes);
     registry.finish().await;
 }
 
@@ -198,10 +208,27 @@ async fn a_silent_upstream_is_waited_for_no_longer_than_configured() {
     assert_stale(&registry.get(&tag()).await, &image);
     assert_eq!(fake.requests().last().status, 0, "the upstream was waited for");
     gate.let_pass(1);
-    // The question goes on without its client, so whoever asks next waits for the same answer or finds it given.
-    let answer = registry.get(&tag()).await;
-    assert!(["hit", "revalidated"].contains(&answer.cache()), "the late confirmation counts: {}", answer.cache());
+    // The question goes on without its client, and its late answer counts.
+    confirmed(&registry).await;
+    assert_eq!(registry.get(&tag()).await.cache(), "hit");
     assert_eq!(fake.requests().manifests_headed("1"), 1);
+    registry.finish().await;
+}
+
+#[tokio::test]
+async fn a_dead_upstream_is_waited_for_once() {
+    let wait = Duration::from_secs(1);
+    let (fake, registry, image) =
+        with_expired_tag(|builder| builder.upstreams(|upstream| upstream.stale_after_wait = wait)).await;
+    fake.fault(On::any(), Fault::Silent);
+    let since = Instant::now();
+    assert_stale(&registry.get(&tag()).await, &image);
+    assert!(since.elapsed() >= wait, "it was not waited for at all");
+    let since = Instant::now();
+    for _ in 0..20 {
+        assert_stale(&registry.get(&tag()).await, &image);
+    }
+    assert!(since.elapsed() < wait, "it was waited for again: {:?}", since.elapsed());
     registry.finish().await;
 }
 
@@ -238,17 +265,58 @@ async fn not_found_is_remembered_for_a_while() {
 }
 
 #[tokio::test]
-async fn a_refusal_and_an_outage_are_not_remembered_as_not_found() {
-    for trouble in [Fault::status(403), Fault::status(500)] {
+async fn an_outage_is_not_remembered() {
+    let fake = FakeUpstream::start().await;
+    fake.push_image(REPOSITORY, "1", &[b"layer"]);
+    fake.fault(On::any(), Fault::status(500));
+    let registry = over(&fake).start().await;
+    assert_eq!(registry.get(&tag()).await.status(), 502);
+    fake.heal();
+    assert_eq!(registry.get(&tag()).await.status(), 200);
+    registry.finish().await;
+}
+
+#[tokio::test]
+async fn a_refusal_is_remembered_for_a_while_as_a_refusal() {
+    for status in [401, 403] {
         let fake = FakeUpstream::start().await;
         fake.push_image(REPOSITORY, "1", &[b"layer"]);
-        fake.fault(On::any(), trouble);
-        let registry = over(&fake).start().await;
-        assert_ne!(registry.get(&tag()).await.status(), 200);
+        fake.fault(On::any(), Fault::status(status));
+        let registry = over(&fake).upstreams(|upstream| upstream.negative_ttl = MINUTE).start().await;
+        for _ in 0..3 {
+            let answer = registry.get(&tag()).await;
+            assert_eq!((answer.status(), answer.code().as_str()), (404, "NAME_UNKNOWN"));
+        }
+        assert_eq!(fake.requests().len(), 1);
         fake.heal();
+        registry.advance(MINUTE);
         assert_eq!(registry.get(&tag()).await.status(), 200);
         registry.finish().await;
     }
+}
+
+#[tokio::test]
+async fn an_upstream_that_says_when_to_come_back_is_left_alone_until_then() {
+    let (fake, registry, image) = with_expired_tag(|builder| builder).await;
+    fake.fault(On::any().times(1), Fault::rate_limited(60));
+    for _ in 0..3 {
+        assert_stale(&registry.get(&tag()).await, &image);
+    }
+    assert_eq!(fake.requests().len(), 2);
+    registry.advance(MINUTE);
+    assert_eq!(registry.get(&tag()).await.cache(), "revalidated");
+    registry.finish().await;
+}
+
+#[tokio::test]
+async fn a_tag_the_upstream_lost_is_asked_for_once_in_a_while_only() {
+    let (fake, registry, image) = with_expired_tag(|builder| builder).await;
+    fake.fault(On::manifest("1"), Fault::status(404));
+    for _ in 0..3 {
+        assert_stale(&registry.get(&tag()).await, &image);
+    }
+    assert_eq!(fake.requests().len(), 2);
+    registry.finish().await;
 }
 
 #[tokio::test]

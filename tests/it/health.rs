@@ -1,8 +1,12 @@
 //! What orchestrators and Prometheus ask, beside the API.
 
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+
 use crate::support::client::Call;
 use crate::support::push::push_image;
 use crate::support::registry::TestRegistry;
+use crate::support::upstream::{FakeUpstream, Fault, On};
 
 #[tokio::test]
 async fn a_registry_that_serves_is_alive_and_ready() {
@@ -52,5 +56,20 @@ async fn the_probe_of_every_client_is_answered() {
         assert_eq!((answer.status(), answer.body.as_ref()), (200, b"{}".as_ref()), "{path}");
         assert_eq!(answer.header("docker-distribution-api-version"), Some("registry/2.0"));
     }
+    registry.finish().await;
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_before_its_answer_is_counted() {
+    let fake = FakeUpstream::start().await;
+    fake.fault(On::manifest("latest"), Fault::Silent);
+    let registry = TestRegistry::over(&fake).await;
+    let mut stream = TcpStream::connect(registry.address()).await.unwrap();
+    stream.write_all(b"GET /v2/app/manifests/latest HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    fake.until(|requests| requests.len() == 1).await;
+    drop(stream);
+    let counted = r#"entrepot_requests_total{action="pull_manifest",outcome="none",status="none"} 1"#;
+    registry.until("the request is counted", |registry| registry.metrics().contains(counted)).await;
+    fake.heal();
     registry.finish().await;
 }

@@ -1,11 +1,15 @@
 //! One binary for all tests of behaviour: a module for each, and what they share in `support`.
 #![expect(clippy::disallowed_methods, reason = "tests own their tasks, their files and their processes")]
 
+mod admin; // what operators see of the inside, and who may
+mod artifacts; // what is kept beside images
+mod chain; // one registry over another
 mod config_cli; // the command line and its configuration
 mod crash; // the real binary killed and stopped at every moment
 mod deletes; // tags, manifests and blobs taken away
 mod errors; // malformed requests: the error of the specification, nothing stored
 mod eviction; // the bound of the cache
+mod fault_table; // every fault of an upstream in every situation
 mod freshness; // when a tag is asked for again
 mod health; // what orchestrators and Prometheus ask
 mod lists; // tags and repositories, a page at a time
@@ -21,6 +25,8 @@ mod pull_range; // parts of blobs, and HEAD
 mod pull_warm; // what is here already
 mod push; // whole pushes as each client sends them
 mod referrers; // what is attached to a manifest
+mod referrers_mirrored; // the same of an upstream's
+mod setup; // what clients are told to paste
 mod support;
 mod tags; // lists
 mod tidy; // the rules of the house against its source tree

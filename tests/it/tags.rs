@@ -1,10 +1,16 @@
 //! Lists of tags: the upstream's and ours as one list, page by page, without gaps.
 
+use std::time::Duration;
+
+use entrepot::config::OnUpstream404;
+use futures::future::join_all;
+
 use crate::support::client::Answer;
 use crate::support::registry::{HUB, TestRegistry, manifest_path};
-use crate::support::upstream::{FakeUpstream, Fault, On};
+use crate::support::upstream::{FakeUpstream, Fault, Gate, On};
 
 const REPOSITORY: &str = "team/app";
+const MINUTE: Duration = Duration::from_mins(1);
 
 async fn list(registry: &TestRegistry, query: &str) -> Answer {
     registry.get(&format!("/v2/{REPOSITORY}/tags/list{query}")).await
@@ -79,6 +85,127 @@ async fn an_upstream_whose_pages_are_shorter_than_asked_leaves_no_gap() {
 }
 
 #[tokio::test]
+async fn a_list_is_asked_for_once_and_all_its_pages_come_from_it() {
+    let fake = FakeUpstream::start().await;
+    push_tags(&fake, &["a", "b", "c", "d", "e"]);
+    fake.page_max(2);
+    let registry = TestRegistry::over(&fake).await;
+    assert_eq!(all_pages(&registry, "?n=1").await, ["a", "b", "c", "d", "e"]);
+    assert_eq!(fake.requests().tags_listed(), 3);
+    assert_eq!(list(&registry, "").await.cache(), "hit");
+    registry.finish().await;
+}
+
+#[tokio::test]
+async fn a_new_tag_is_listed_when_the_list_is_no_longer_fresh() {
+    let fake = FakeUpstream::start().await;
+    push_tags(&fake, &["a"]);
+    let registry = TestRegistry::over(&fake).await;
+    assert_eq!(list(&registry, "").await.cache(), "miss");
+    push_tags(&fake, &["b"]);
+    registry.advance(MINUTE.saturating_sub(Duration::from_millis(1)));
+    assert_eq!(tags(&list(&registry, "").await), ["a"]);
+    registry.advance(Duration::from_millis(1));
+    let answer = list(&registry, "").await;
+    assert_eq!((tags(&answer), answer.cache()), (vec!["a".to_owned(), "b".to_owned()], "revalidated"));
+    assert_eq!(fake.requests().len(), 2);
+    registry.finish().await;
+}
+
+#[tokio::test]
+async fn a_hundred_clients_that_list_ask_the_upstream_once() {
+    let fake = FakeUpstream::start().await;
+    push_tags(&fake, &["a", "b"]);
+    let gate = Gate::closed();
+    fake.fault(On::tags(), Fault::SlowFirstByte(gate.clone()));
+    let registry = TestRegistry::over(&fake).await;
+    let clients = join_all((0..100).map(|_| list(&registry, "")));
+    let open = async {
+        fake.until(|requests| requests.len() == 1).await;
+        gate.let_pass(100);
+    };
+    let (answers, ()) = tokio::join!(clients, open);
+    assert!(answers.iter().all(|answer| tags(answer) == ["a", "b"]));
+    assert_eq!(fake.requests().len(), 1);
+    registry.finish().await;
+}
+
+#[tokio::test]
+async fn the_whole_list_is_served_when_the_upstream_is_down_and_after_a_restart() {
+    let mut fake = FakeUpstream::start().await;
+    push_tags(&fake, &["a", "b", "c"]);
+    let mut registry = TestRegistry::over(&fake).await;
+    registry.get(&manifest_path(REPOSITORY, "b")).await;
+    list(&registry, "").await;
+    fake.stop().await;
+    registry.restart().await;
+    registry.advance(MINUTE);
+    for _ in 0..4 {
+        let answer = list(&registry, "").await;
+        assert_eq!(
+            (tags(&answer).as_slice(), answer.cache()),
+            (["a", "b", "c"].map(str::to_owned).as_slice(), "stale")
+        );
+        assert!(answer.header("warning").is_some_and(|warning| warning.starts_with("299 - \"")));
+    }
+    registry.reconfigure(|config| config.offline = true).await;
+    assert_eq!(all_pages(&registry, "?n=1").await, ["a", "b", "c"]);
+    registry.finish().await;
+}
+
+#[tokio::test]
+async fn a_list_too_long_to_be_kept_is_served_page_by_page() {
+    let fake = FakeUpstream::start().await;
+    let expected = ["a", "b", "c", "d", "e"];
+    push_tags(&fake, &expected);
+    let builder = TestRegistry::builder().default_upstream(HUB, &fake);
+    let registry = builder.config(|config| config.cache.list_entries_max = 4).start().await;
+    assert_eq!(all_pages(&registry, "?n=2").await, expected);
+    assert_eq!(list(&registry, "").await.cache(), "bypass");
+    let metrics = registry.get("/metrics").await;
+    let text = String::from_utf8_lossy(&metrics.body).into_owned();
+    assert!(text.contains("entrepot_lists_too_long_total{upstream=\"hub.example\"} 1"), "it is found out once");
+    assert!(text.contains("entrepot_limit{limit=\"list_entries_max\"} 4"));
+    registry.finish().await;
+}
+
+#[tokio::test]
+async fn lists_beyond_their_bound_go_the_longest_unconfirmed_first() {
+    let fake = FakeUpstream::start().await;
+    for repository in ["team/one", "team/two"] {
+        (0..10).for_each(|at| {
+            fake.push_image(repository, &format!("{}-{at}", "tag".repeat(10)), &[b"layer"]);
+        });
+    }
+    let builder = TestRegistry::builder().default_upstream(HUB, &fake);
+    let registry = builder.config(|config| config.cache.lists_max_bytes = 1000).start().await;
+    let list = async |repository: &str| registry.get(&format!("/v2/{repository}/tags/list")).await;
+    assert_eq!(list("team/one").await.cache(), "miss");
+    registry.advance(Duration::from_millis(1));
+    assert_eq!(list("team/two").await.cache(), "miss");
+    assert_eq!((list("team/two").await.cache(), list("team/one").await.cache()), ("hit", "miss"));
+    registry.finish().await;
+}
+
+#[tokio::test]
+async fn a_repository_that_the_upstream_lost_is_listed_or_forgotten_as_configured() {
+    for (on_404, expected) in [(OnUpstream404::Serve, 200), (OnUpstream404::Forget, 404)] {
+        let fake = FakeUpstream::start().await;
+        push_tags(&fake, &["a"]);
+        let builder = TestRegistry::builder().default_upstream(HUB, &fake);
+        let registry = builder.upstreams(|upstream| upstream.on_upstream_404 = on_404).start().await;
+        list(&registry, "").await;
+        fake.fault(On::any(), Fault::status(404));
+        registry.advance(MINUTE);
+        for _ in 0..2 {
+            assert_eq!(list(&registry, "").await.status(), expected);
+        }
+        assert_eq!(fake.requests().len(), 2, "an absence is remembered");
+        registry.finish().await;
+    }
+}
+
+#[tokio::test]
 async fn an_upstream_in_trouble_leaves_the_tags_that_are_cached() {
     for trouble in [Fault::status(500), Fault::status(401), Fault::status(404), Fault::Hangup, Fault::Html] {
         let fake = FakeUpstream::start().await;
@@ -86,7 +213,9 @@ async fn an_upstream_in_trouble_leaves_the_tags_that_are_cached() {
         let registry = TestRegistry::over(&fake).await;
         registry.get(&manifest_path(REPOSITORY, "b")).await;
         fake.fault(On::any(), trouble);
-        assert_eq!(tags(&list(&registry, "").await), ["b"]);
+        let answer = list(&registry, "").await;
+        assert_eq!((tags(&answer), answer.cache()), (vec!["b".to_owned()], "stale"));
+        assert!(answer.header("warning").is_some(), "that there may be more is told");
         registry.finish().await;
     }
 }

@@ -290,3 +290,49 @@ fn every_file_of_migrations_is_applied_under_its_number_and_name() {
     let listed: Vec<String> = MIGRATIONS.iter().map(|(version, name, _)| format!("{version:04}_{name}.sql")).collect();
     assert_eq!(files, listed);
 }
+
+#[tokio::test]
+async fn an_index_in_use_may_be_asked_by_another_process_that_changes_nothing() {
+    let index = Index::new().await;
+    index.put_manifest(put(&repo("r"), "m", &image(&["c"]), Provenance::Cached, &[tag("v1")])).await.unwrap();
+    let asking = Metadata::open_read_only(index.path()).await.unwrap();
+    assert_eq!(asking.find_tag(&repo("r"), &tag("v1")).await.unwrap().unwrap().digest, digest("m"));
+    let refused = asking.delete_tag(&repo("r"), &tag("v1")).await;
+    assert!(matches!(refused, Err(Error::Closed { .. })), "{refused:?}");
+    assert!(index.delete_tag(&repo("r"), &tag("v1")).await.unwrap(), "the writer was kept from writing");
+    assert_eq!(asking.find_tag(&repo("r"), &tag("v1")).await.unwrap(), None, "a later change is not seen");
+    asking.close().await;
+}
+
+#[tokio::test]
+async fn an_index_that_was_closed_or_left_open_can_be_asked() {
+    for is_closed in [true, false] {
+        let index = Index::new().await;
+        index.put_manifest(put(&repo("r"), "m", &image(&["c"]), Provenance::Cached, &[tag("v1")])).await.unwrap();
+        let Index { folder, metadata } = index;
+        let path = metadata.path().to_owned();
+        if is_closed {
+            metadata.close().await;
+        } else {
+            drop(metadata);
+        }
+        let asking = Metadata::open_read_only(&path).await.unwrap();
+        assert!(asking.find_tag(&repo("r"), &tag("v1")).await.unwrap().is_some(), "closed: {is_closed}");
+        asking.close().await;
+        open(folder.path()).await.unwrap().close().await;
+    }
+}
+
+#[tokio::test]
+async fn an_index_of_another_release_is_not_asked() {
+    let index = Index::new().await;
+    let path = index.path().to_owned();
+    execute(&index, "UPDATE _sqlx_migrations SET success = FALSE").await.unwrap();
+    let older = Metadata::open_read_only(&path).await;
+    assert!(matches!(older, Err(Error::SchemaOlder { found: 0, .. })), "{older:?}");
+    execute(&index, "UPDATE _sqlx_migrations SET success = TRUE, version = version + 1000").await.unwrap();
+    let newer = Metadata::open_read_only(&path).await;
+    assert!(matches!(newer, Err(Error::SchemaNewer { .. })), "{newer:?}");
+    let nowhere = Metadata::open_read_only(path.with_file_name("none.sqlite")).await;
+    assert!(matches!(nowhere, Err(Error::Open { .. })), "{nowhere:?}");
+}

@@ -189,3 +189,39 @@ async fn referrers_are_paged_by_digest_and_filtered_by_type() {
     assert_eq!(page(None, None, 100).await, all[1..]);
     assert!(index.list_referrers(&repo("r"), &digest("other"), None, None, 9).await.unwrap().is_empty());
 }
+
+#[tokio::test]
+async fn the_parts_of_a_manifest_are_told_with_what_is_here_of_them() {
+    let index = Index::new().await;
+    let name = repo("r");
+    index.commit_blob(&name, &digest("here"), 10, 4096, Cached, 1).await.unwrap();
+    index.commit_blob(&repo("other"), &digest("elsewhere"), 10, 4096, Cached, 1).await.unwrap();
+    let manifest = image(&["here", "elsewhere", "nowhere"]);
+    index.put_manifest(put(&name, "m", &manifest, Cached, &[])).await.unwrap();
+    let parts = index.list_parts(&name, &digest("m"), 9).await.unwrap();
+    let told = |content: &str| {
+        let part = parts.iter().find(|part| part.digest == digest(content)).unwrap();
+        (part.size_bytes, part.is_stored, part.is_linked)
+    };
+    assert_eq!(parts.len(), 3);
+    assert_eq!(told("here"), (10, true, true));
+    assert_eq!(told("elsewhere"), (10, true, false));
+    assert_eq!(told("nowhere"), (10, false, false));
+    assert_eq!(index.list_parts(&name, &digest("m"), 2).await.unwrap().len(), 2);
+    assert_eq!(index.list_parts(&repo("other"), &digest("m"), 9).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn the_children_of_an_index_are_told_with_what_they_lack() {
+    let index = Index::new().await;
+    let name = repo("r");
+    index.commit_blob(&name, &digest("config"), 10, 4096, Cached, 1).await.unwrap();
+    index.put_manifest(put(&name, "amd64", &image(&["config", "layer"]), Cached, &[])).await.unwrap();
+    index.put_manifest(put(&repo("other"), "arm64", &image(&["x"]), Cached, &[])).await.unwrap();
+    let children = index_of(&[digest("amd64"), digest("arm64")]);
+    index.put_manifest(put(&name, "i", &children, Cached, &[])).await.unwrap();
+    let child =
+        |name: &str, is_here, blobs, missing_bytes| Child { digest: digest(name), is_here, blobs, missing_bytes };
+    let told = index.list_children(&name, &digest("i"), 9).await.unwrap();
+    assert_eq!(told, [child("amd64", true, 2, 10), child("arm64", false, 0, 0)]);
+}

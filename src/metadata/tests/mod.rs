@@ -2,6 +2,7 @@
 
 mod blobs;
 mod durability;
+mod lists;
 mod manifests;
 mod model;
 mod tags;

@@ -23,7 +23,12 @@ fn names() -> Names {
 }
 
 fn target(name: &str, ns: Option<&str>, host: Option<&str>) -> Target {
-    Target { name: name.parse().unwrap(), ns: ns.map(str::to_owned), host: host.map(str::to_owned) }
+    Target {
+        name: name.parse().unwrap(),
+        ns: ns.map(str::to_owned),
+        host: host.map(str::to_owned),
+        caller: Caller::default(),
+    }
 }
 
 /// One line per form: name, ns, Host → home | names that may be private | kept as ← asked as.
@@ -114,7 +119,7 @@ proptest! {
         host in prop::option::of("[a-z.]{0,10}"),
     ) {
         let Ok(name) = name.parse() else { return Ok(()) };
-        if let Ok(Route { mirrored: Some(mirrored), home, private, .. }) = names().route(&Target { name, ns, host }) {
+        if let Ok(Route { mirrored: Some(mirrored), home, private, .. }) = names().route(&Target { name, ns, host, caller: Caller::default() }) {
             prop_assert!(names().upstreams.contains(&mirrored.upstream));
             prop_assert!(mirrored.canonical.as_str().starts_with(mirrored.upstream.as_str()));
             prop_assert!(private.contains(&home));

@@ -171,6 +171,11 @@ impl TestRegistry {
         self.registry().depot().room.sums()
     }
 
+    /// What Prometheus would read.
+    pub fn metrics(&self) -> String {
+        self.registry().depot().metrics.render()
+    }
+
     /// The ledger's bounds.
     pub fn limits(&self) -> Limits {
         self.registry().depot().room.limits()

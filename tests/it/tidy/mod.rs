@@ -34,9 +34,9 @@ const PLACES: &[(&str, &[&str], &[&str])] = &[
         &["src/metadata/"],
     ),
     (
-        "files are opened in storage/",
+        "files are opened in storage/; one command writes the files it is told to",
         &["tokio::fs", "File::open", "File::create", "File::options", "OpenOptions"],
-        &["src/storage/"],
+        &["src/storage/", "src/cli/setup/write.rs"],
     ),
     (
         "the file system is changed and asked in storage/; config reads its own files",
@@ -53,7 +53,7 @@ const PLACES: &[(&str, &[&str], &[&str])] = &[
             "fs::symlink",
             "fs::exists",
         ],
-        &["src/storage/", "src/config/load.rs"],
+        &["src/storage/", "src/config/load.rs", "src/cli/setup/write.rs"],
     ),
     (
         "tasks have an owner: fills, flights, the writer of the index, connections, signals",

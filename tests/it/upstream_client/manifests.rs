@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use entrepot::oci::ManifestKind;
-use entrepot::upstream::{Error, Nonsense, Options, RateLimit, Upstream, Wait};
+use entrepot::upstream::{Error, Nonsense, Options, Upstream, Wait};
 
 use super::{REPOSITORY, client, options, reference, repository};
 use crate::support::upstream::{FakeUpstream, Fault, Gate, On};
@@ -134,18 +134,6 @@ async fn a_stalled_manifest_ends_at_the_progress_limit() {
     let limits = Options { no_progress_timeout: Duration::from_millis(100), retries: 0, ..options(&fake) };
     let error = Upstream::new(limits).unwrap().fetch_manifest(&repository(), &reference("1")).await.unwrap_err();
     assert!(matches!(error, Error::TimedOut { what: Wait::Progress, .. }), "{error:?}");
-}
-
-#[tokio::test]
-async fn the_rate_limit_of_any_answer_is_kept() {
-    let fake = FakeUpstream::start().await;
-    let upstream = client(&fake);
-    assert_eq!(upstream.last_rate_limit(), None);
-    fake.header("ratelimit-limit", "100;w=21600");
-    fake.header("ratelimit-remaining", "7;w=21600");
-    assert!(upstream.head_manifest(&repository(), &reference("none")).await.is_err());
-    let window = Some(Duration::from_hours(6));
-    assert_eq!(upstream.clone().last_rate_limit(), Some(RateLimit { limit: Some(100), remaining: 7, window }));
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 mod auth;
 mod blobs;
+mod budget;
 mod manifests;
 mod redirects;
 mod retries;

@@ -88,6 +88,42 @@ impl Content {
         repository.manifests.get(&digest).cloned()
     }
 
+    pub fn delete_tag(&mut self, repository: &str, tag: &str) {
+        self.repository(repository).tags.remove(tag);
+    }
+
+    pub fn delete_manifest(&mut self, repository: &str, digest: &Digest) {
+        let repository = self.repository(repository);
+        repository.manifests.remove(digest);
+        repository.tags.retain(|_, named| named != digest);
+    }
+
+    /// The entries of a referrers list, as the specification makes them of the manifests.
+    pub fn referrers(&self, repository: &str, subject: &str) -> Vec<serde_json::Value> {
+        let Some(repository) = self.repositories.get(repository) else { return vec![] };
+        let mut entries: Vec<serde_json::Value> = repository
+            .manifests
+            .values()
+            .filter_map(|stored| {
+                let manifest: serde_json::Value = serde_json::from_slice(&stored.bytes).ok()?;
+                (manifest["subject"]["digest"] == subject).then(|| {
+                let kind = manifest.get("artifactType").unwrap_or(&manifest["config"]["mediaType"]);
+                let digest = stored.digest.to_string();
+                let mut entry = serde_json::json!({
+                    "mediaType": stored.media_type, "digest": digest, "size": stored.bytes.len(), "artifactType": kind,
+                });
+                if let Some(annotations) = manifest.get("annotations") {
+                    entry["annotations"] = annotations.clone();
+                }
+                entry
+            })
+            })
+            .collect();
+        // Not in the order of the digests: whoever wants an order has to make it.
+        entries.sort_by_key(|entry| entry["digest"].as_str().unwrap_or_default().chars().rev().collect::<String>());
+        entries
+    }
+
     pub fn tags(&self, repository: &str) -> Option<Vec<String>> {
         Some(self.repositories.get(repository)?.tags.keys().cloned().collect())
     }

@@ -54,6 +54,7 @@ struct State {
     headers: Vec<(&'static str, String)>,
     requests: Vec<Request>,
     page_max: Option<usize>,
+    has_no_referrers_api: bool,
 }
 
 impl FakeUpstream {
@@ -122,7 +123,21 @@ impl FakeUpstream {
         self.shared.state().headers.push((name, value.to_owned()));
     }
 
-    /// The most tags on one page, however many are asked for.
+    /// From now on there is no referrers API, as in registries of the distribution specification 1.0.
+    pub fn without_referrers_api(&self) {
+        self.shared.state().has_no_referrers_api = true;
+    }
+
+    pub fn delete_tag(&self, repository: &str, tag: &str) {
+        self.shared.state().content.delete_tag(repository, tag);
+    }
+
+    /// Deletes a manifest with the tags that name it.
+    pub fn delete_manifest(&self, repository: &str, manifest: &Digest) {
+        self.shared.state().content.delete_manifest(repository, manifest);
+    }
+
+    /// The most tags or referrers on one page, however many are asked for.
     pub fn page_max(&self, tags: usize) {
         self.shared.state().page_max = Some(tags);
     }

@@ -8,6 +8,7 @@ pub enum Target {
     Blob { repository: String, digest: String },
     Manifest { repository: String, reference: String },
     Tags { repository: String },
+    Referrers { repository: String, subject: String },
     Token,
     Other,
 }
@@ -22,6 +23,8 @@ impl Target {
             Self::Blob { repository: repository.to_owned(), digest: digest.to_owned() }
         } else if let Some((repository, reference)) = rest.rsplit_once("/manifests/") {
             Self::Manifest { repository: repository.to_owned(), reference: reference.to_owned() }
+        } else if let Some((repository, subject)) = rest.rsplit_once("/referrers/") {
+            Self::Referrers { repository: repository.to_owned(), subject: subject.to_owned() }
         } else if let Some(repository) = rest.strip_suffix("/tags/list") {
             Self::Tags { repository: repository.to_owned() }
         } else {
@@ -31,9 +34,10 @@ impl Target {
 
     pub fn repository(&self) -> Option<&str> {
         match self {
-            Self::Blob { repository, .. } | Self::Manifest { repository, .. } | Self::Tags { repository } => {
-                Some(repository)
-            }
+            Self::Blob { repository, .. }
+            | Self::Manifest { repository, .. }
+            | Self::Tags { repository }
+            | Self::Referrers { repository, .. } => Some(repository),
             Self::Token | Self::Other => None,
         }
     }
@@ -106,6 +110,16 @@ impl Requests {
     /// HEADs of this manifest by tag or digest, as asked.
     pub fn manifests_headed(&self, reference: &str) -> usize {
         self.count("HEAD", |target| matches!(target, Target::Manifest { reference: r, .. } if r == reference))
+    }
+
+    /// Pages of tags asked for.
+    pub fn tags_listed(&self) -> usize {
+        self.count("GET", |target| matches!(target, Target::Tags { .. }))
+    }
+
+    /// Pages of referrers asked for.
+    pub fn referrers_listed(&self) -> usize {
+        self.count("GET", |target| matches!(target, Target::Referrers { .. }))
     }
 
     /// Requests to the token service.

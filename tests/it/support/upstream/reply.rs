@@ -1,7 +1,7 @@
 //! What a fake upstream answers to a request, its script considered.
 
 use bytes::Bytes;
-use entrepot::oci::RangeRequest;
+use entrepot::oci::{ManifestKind, RangeRequest};
 
 use super::Shared;
 use super::record::{Request, Target};
@@ -82,6 +82,14 @@ pub fn reply(shared: &Shared, request: &Request) -> (Reply, Option<Fault>) {
     };
     match &fault {
         Some(Fault::WrongBytes) => reply.body = reply.body.iter().map(|byte| byte ^ 1).collect(),
+        Some(Fault::Short(by)) => {
+            reply.body.truncate(reply.body.len().saturating_sub(*by));
+            reply.framing = Framing::Length(reply.body.len() as u64);
+        }
+        Some(Fault::Long(by)) => {
+            reply.body = [&reply.body[..], &vec![b'x'; *by]].concat().into();
+            reply.framing = Framing::Length(reply.body.len() as u64);
+        }
         Some(Fault::LengthOff(by)) => {
             reply.framing = Framing::Length((reply.body.len() as u64).saturating_add_signed(*by));
             reply.closes = true;
@@ -117,6 +125,7 @@ fn natural(shared: &Shared, request: &Request, ranges: bool) -> Reply {
             }
         }
         Target::Tags { repository } => tags(shared, request, repository),
+        Target::Referrers { repository, subject } => referrers(shared, request, repository, subject),
         Target::Token => {
             let issued = shared.state().gatekeeper.issue(request);
             issued.map_or_else(
@@ -141,6 +150,25 @@ fn part(bytes: Bytes, range: Option<&str>) -> Reply {
             Reply::new(206, content_type, bytes.slice(start..end)).with("content-range", value)
         }
         Err(_) => Reply::error(416, "RANGE_INVALID").with("content-range", format!("bytes */{total}")),
+    }
+}
+
+/// Pages by an opaque token, as some registries do.
+fn referrers(shared: &Shared, request: &Request, repository: &str, subject: &str) -> Reply {
+    let state = shared.state();
+    if state.has_no_referrers_api {
+        return Reply::new(404, "text/plain", "404 page not found".into());
+    }
+    let entries = state.content.referrers(repository, subject);
+    let from: usize = request.parameter("token").map_or(0, |token| token.trim_start_matches("t-").parse().unwrap());
+    let to = from.saturating_add(state.page_max.unwrap_or(usize::MAX)).min(entries.len());
+    let media_type = ManifestKind::OciIndex.media_type();
+    let index = serde_json::json!({"schemaVersion": 2, "mediaType": media_type, "manifests": entries[from..to]});
+    let reply = Reply::new(200, media_type, index.to_string().into());
+    if to < entries.len() {
+        reply.with("link", format!("<https://elsewhere.example/v2/x?token=t-{to}>; rel=\"next\""))
+    } else {
+        reply
     }
 }
 

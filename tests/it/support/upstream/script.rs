@@ -47,6 +47,10 @@ pub enum Fault {
     ResetAfter(u64),
     /// `Content-Length` is off by so much; then the connection is closed.
     LengthOff(i64),
+    /// So many bytes are missing at the end, and the length says nothing of them.
+    Short(usize),
+    /// So many bytes too many, and the length counts them.
+    Long(usize),
     /// `Transfer-Encoding: chunked`, without a length.
     Chunked,
     /// The same number of other bytes.
@@ -81,6 +85,8 @@ enum Wanted {
     Any,
     Blob(String),
     Manifest(String),
+    Tags,
+    Referrers,
     Token,
 }
 
@@ -105,6 +111,16 @@ impl On {
     /// By tag or digest, as it is asked.
     pub fn manifest(reference: &str) -> Self {
         Self::new(Wanted::Manifest(reference.to_owned()))
+    }
+
+    /// Lists of tags.
+    pub fn tags() -> Self {
+        Self::new(Wanted::Tags)
+    }
+
+    /// Lists of referrers.
+    pub fn referrers() -> Self {
+        Self::new(Wanted::Referrers)
     }
 
     pub fn token() -> Self {
@@ -135,7 +151,10 @@ impl On {
 
     fn matches(&self, request: &Request) -> bool {
         let target = match (&self.wanted, &request.target) {
-            (Wanted::Any, _) | (Wanted::Token, Target::Token) => true,
+            (Wanted::Any, _)
+            | (Wanted::Token, Target::Token)
+            | (Wanted::Tags, Target::Tags { .. })
+            | (Wanted::Referrers, Target::Referrers { .. }) => true,
             (Wanted::Blob(wanted), Target::Blob { digest, .. }) => wanted == digest,
             (Wanted::Manifest(wanted), Target::Manifest { reference, .. }) => wanted == reference,
             _ => false,

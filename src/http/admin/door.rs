@@ -1,0 +1,113 @@
+//! Who may look inside and steer: the one place that decides it.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::http::request::Asked;
+
+/// Headers by which a request says that somebody else sent it on: its peer is then not its caller.
+const FORWARDED: [&str; 3] = ["forwarded", "x-forwarded-for", "x-real-ip"];
+
+/// Lets requests in by the address they come from.
+#[derive(Clone, Debug)]
+pub struct Door {
+    from: Vec<IpNet>,
+}
+
+/// Why a request is not let in.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Denied {
+    /// Its address is in none of the networks.
+    #[error("only addresses in http.admin_from may do this, and {peer} is not: add it there, or ask from this machine")]
+    Address {
+        /// The address.
+        peer: IpAddr,
+    },
+    /// It came through a proxy, which any client of that proxy can.
+    #[error(
+        "this came through a proxy (it has the header {header}), whose address says nothing about who asks: \
+         ask this server directly, from an address in http.admin_from"
+    )]
+    Forwarded {
+        /// The header that says so.
+        header: &'static str,
+    },
+    /// Nobody knows where it came from.
+    #[error("only addresses in http.admin_from may do this, and this request has none")]
+    Unknown,
+}
+
+impl Door {
+    /// Open to these networks.
+    pub fn new(from: Vec<IpNet>) -> Self {
+        Self { from }
+    }
+
+    /// May the caller look inside and steer? An IPv4 address in IPv6's clothes (`::ffff:10.0.0.1`) counts as IPv4.
+    pub fn admit(&self, asked: &Asked) -> Result<(), Denied> {
+        if let Some(header) = FORWARDED.into_iter().find(|header| asked.headers.contains_key(*header)) {
+            return Err(Denied::Forwarded { header });
+        }
+        let peer = asked.peer.ok_or(Denied::Unknown)?.ip().to_canonical();
+        if self.from.iter().any(|network| network.contains(&peer)) { Ok(()) } else { Err(Denied::Address { peer }) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+
+    fn asked(peer: Option<&str>, headers: &[(&'static str, &str)]) -> Asked {
+        let mut request = http::Request::get("/api/v1/fills");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let mut request = request.body(axum::body::Body::empty()).unwrap();
+        if let Some(peer) = peer {
+            request.extensions_mut().insert(peer.parse::<SocketAddr>().unwrap());
+        }
+        Asked::new(request).0
+    }
+
+    #[test]
+    fn an_address_gets_in_by_its_network_alone() {
+        let loopback: &[&str] = &["127.0.0.0/8", "::1/128"];
+        for (from, peer, admitted) in [
+            (loopback, "127.0.0.1:40000", true),
+            (loopback, "127.8.8.8:40000", true),
+            (loopback, "[::1]:40000", true),
+            (loopback, "[::ffff:127.0.0.1]:40000", true),
+            (loopback, "[::2]:40000", false),
+            (loopback, "10.0.0.1:40000", false),
+            (loopback, "[::ffff:10.0.0.1]:40000", false),
+            (&["10.0.0.0/8"], "10.200.0.1:1", true),
+            (&["10.0.0.0/8"], "11.0.0.1:1", false),
+            (&["10.0.0.0/8"], "127.0.0.1:1", false),
+            (&["fd00::/8"], "[fd12::1]:1", true),
+            (&["0.0.0.0/0"], "[fd12::1]:1", false),
+            (&[], "127.0.0.1:1", false),
+        ] {
+            let door = Door::new(from.iter().map(|network| network.parse().unwrap()).collect());
+            assert_eq!(door.admit(&asked(Some(peer), &[])).is_ok(), admitted, "{peer} with {from:?}");
+        }
+    }
+
+    #[test]
+    fn the_refusal_names_the_address_and_the_key() {
+        let refusal = Door::new(vec![]).admit(&asked(Some("[::ffff:10.0.0.7]:1"), &[])).unwrap_err().to_string();
+        assert!(refusal.contains("http.admin_from") && refusal.contains(" 10.0.0.7 "), "{refusal}");
+        assert_eq!(Door::new(vec![]).admit(&asked(None, &[])), Err(Denied::Unknown));
+    }
+
+    #[test]
+    fn a_proxy_in_front_lets_nobody_in() {
+        let door = Door::new(vec!["0.0.0.0/0".parse().unwrap()]);
+        for header in FORWARDED {
+            let forwarded = asked(Some("127.0.0.1:1"), &[(header, "10.0.0.1")]);
+            assert_eq!(door.admit(&forwarded), Err(Denied::Forwarded { header }));
+        }
+    }
+}

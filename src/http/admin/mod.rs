@@ -1,0 +1,53 @@
+//! `/api/v1/`: what operators see of the inside, as JSON. Every request becomes an [`Action`] and passes the [`Door`].
+
+mod door;
+mod fills;
+mod route;
+
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse as _, Response};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderValue, StatusCode};
+use serde::Serialize;
+
+use super::AppState;
+use super::access_log::{Line, Operation};
+use super::body::Body;
+use super::error::ApiError;
+use super::request::Asked;
+
+pub use door::{Denied, Door};
+pub use route::{Action, Unroutable};
+
+/// Serves any request below `/api/`.
+pub async fn serve(State(app): State<AppState>, request: Request) -> Response {
+    let mut line = Line::begin(&app, &request);
+    let routed = route::route(request.method(), request.uri().path());
+    let answer = match routed {
+        Ok(action) => {
+            line.operation = Some(Operation::Admin(action.clone()));
+            dispatch(&app, &action, request)
+        }
+        Err(unroutable) => Err(unroutable.into()),
+    };
+    line.answered_with(answer.unwrap_or_else(ApiError::into_response))
+}
+
+fn dispatch(app: &AppState, action: &Action, request: Request) -> Result<Response, ApiError> {
+    let (asked, _) = Asked::new(request);
+    app.admin.admit(&asked)?;
+    Ok(match action {
+        Action::ListFills => fills::list(&app.registry),
+    })
+}
+
+/// An answer for programs.
+fn json(value: &impl Serialize) -> Response {
+    let mut text = serde_json::to_string(value).expect("names are texts, and nothing else can fail");
+    text.push('\n');
+    let mut response = (StatusCode::OK, Body::full(text.into())).into_response();
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

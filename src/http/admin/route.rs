@@ -1,0 +1,64 @@
+//! (method, path) → [`Action`] below `/api/`: pure.
+
+use http::Method;
+
+/// What a request to `/api/v1/` wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// The blobs being fetched now.
+    ListFills,
+}
+
+/// Why a request is no action.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unroutable {
+    /// No endpoint has this path.
+    #[error("there is no such endpoint under /api/: there is /api/v1/fills")]
+    Path,
+    /// The endpoint does not know this method.
+    #[error("this endpoint takes {allow}")]
+    Method {
+        /// What it knows.
+        allow: &'static str,
+    },
+}
+
+impl Action {
+    /// The word for log and metrics.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::ListFills => "list_fills",
+        }
+    }
+}
+
+/// The action of a request. `path` is the path as it came.
+pub fn route(method: &Method, path: &str) -> Result<Action, Unroutable> {
+    let action = match path {
+        "/api/v1/fills" => Action::ListFills,
+        _ => return Err(Unroutable::Path),
+    };
+    match *method {
+        Method::GET | Method::HEAD => Ok(action),
+        _ => Err(Unroutable::Method { allow: "GET, HEAD" }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_endpoint_has_its_path_and_methods() {
+        for (method, path, routed) in [
+            (Method::GET, "/api/v1/fills", Ok(Action::ListFills)),
+            (Method::HEAD, "/api/v1/fills", Ok(Action::ListFills)),
+            (Method::POST, "/api/v1/fills", Err(Unroutable::Method { allow: "GET, HEAD" })),
+            (Method::GET, "/api/v1/fills/", Err(Unroutable::Path)),
+            (Method::GET, "/api/v2/fills", Err(Unroutable::Path)),
+            (Method::GET, "/api/", Err(Unroutable::Path)),
+        ] {
+            assert_eq!(route(&method, path), routed, "{method} {path}");
+        }
+    }
+}
