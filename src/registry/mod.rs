@@ -4,6 +4,7 @@ mod adoption;
 mod blobs;
 mod caller;
 mod error;
+pub mod explain;
 mod manifests;
 mod referrers;
 pub mod routing;
@@ -94,6 +95,29 @@ enum Place {
     Overlay(RepositoryName, Source),
 }
 
+impl Place {
+    /// The place of a repository; `private` is the first name of it that somebody pushed to.
+    fn of(route: routing::Route, private: Option<RepositoryName>, mirrors: &HashMap<Host, Arc<Mirror>>) -> Self {
+        let source = route.mirrored.map(|mirrored| {
+            let mirror = Arc::clone(&mirrors[&mirrored.upstream]);
+            Source { mirror, canonical: mirrored.canonical, remote: mirrored.remote }
+        });
+        match (private, source) {
+            (Some(name), Some(source)) if route.overlay => Self::Overlay(name, source),
+            (Some(name), _) => Self::Local(name),
+            (None, Some(source)) => Self::Mirror(source),
+            (None, None) => Self::Local(route.home),
+        }
+    }
+}
+
+fn route(names: &Names, target: &Target) -> Result<routing::Route, Error> {
+    names.route(target).map_err(|unroutable| match unroutable {
+        routing::Unroutable::TooLong { .. } => Error::NameInvalid { reason: unroutable.to_string() },
+        _ => Error::NameUnknown { name: target.name.to_string(), reason: unroutable.to_string() },
+    })
+}
+
 impl Registry {
     /// A registry over a store. Every host in `names` has a mirror.
     pub fn new(
@@ -146,29 +170,21 @@ impl Registry {
     }
 
     fn route(&self, target: &Target) -> Result<routing::Route, Error> {
-        self.names.route(target).map_err(|unroutable| match unroutable {
-            routing::Unroutable::TooLong { .. } => Error::NameInvalid { reason: unroutable.to_string() },
-            _ => Error::NameUnknown { name: target.name.to_string(), reason: unroutable.to_string() },
-        })
+        route(&self.names, target)
     }
 
     /// Pushed content answers first, and alone: a name somebody pushed to is never asked of an upstream, unless the
     /// operator laid it over the upstream.
     async fn place(&self, target: &Target) -> Result<Place, Error> {
         let route = self.route(target)?;
-        let mirrored = route.mirrored.map(|mirrored| {
-            let mirror = Arc::clone(&self.mirrors[&mirrored.upstream]);
-            Source { mirror, canonical: mirrored.canonical, remote: mirrored.remote }
-        });
-        for name in route.private {
-            if self.is_private(&name).await? {
-                return Ok(match mirrored {
-                    Some(source) if route.overlay => Place::Overlay(name, source),
-                    _ => Place::Local(name),
-                });
+        let mut private = None;
+        for name in &route.private {
+            if self.is_private(name).await? {
+                private = Some(name.clone());
+                break;
             }
         }
-        Ok(mirrored.map_or(Place::Local(route.home), Place::Mirror))
+        Ok(Place::of(route, private, &self.mirrors))
     }
 
     /// The name under which a request's repository is stored, for what concerns only what is stored.
