@@ -35,7 +35,7 @@ impl Bypass {
             Some(range) => Fetch::Between { first: range.start, last: range.end - 1 },
         };
         let mirror = &source.mirror;
-        let stream = mirror.ask("fetch_blob", mirror.upstream().fetch_blob(&source.remote, &digest, fetch)).await?;
+        let stream = mirror.ask("fetch_blob", source.upstream().fetch_blob(&source.remote, &digest, fetch)).await?;
         let (skip, left) = match range {
             None => (0, stream.total_bytes),
             Some(range) => (range.start.saturating_sub(stream.start), Some(range.length_bytes())),

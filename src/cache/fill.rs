@@ -197,7 +197,7 @@ impl Filler {
     async fn open(&self, from: u64) -> Result<BlobStream, Error> {
         let fetch = if from == 0 { Fetch::Whole } else { Fetch::From(from) };
         let mirror = &self.source.mirror;
-        mirror.ask("fetch_blob", mirror.upstream().fetch_blob(&self.source.remote, &self.digest, fetch)).await
+        mirror.ask("fetch_blob", self.source.upstream().fetch_blob(&self.source.remote, &self.digest, fetch)).await
     }
 
     fn bypass(&self) -> Ended {

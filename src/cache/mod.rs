@@ -3,6 +3,7 @@
 //! Decisions are pure (`freshness`, `breaker`, `space`); what acts on them runs on the server's account (`fills`, `flights`),
 //! so that no client's leaving or slowness is felt by another.
 
+mod access;
 mod answers;
 mod breaker;
 mod bypass;
@@ -25,7 +26,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::oci::RepositoryName;
+use crate::upstream::Upstream;
 
+pub use access::{Access, Probe};
 pub use answers::LastAnswer;
 pub use bypass::Bypass;
 pub use error::{Error, Wrong};
@@ -34,7 +37,7 @@ pub use flights::{Flights, Role, to_the_end};
 pub use lists::{ListLimits, Listed, Lists};
 pub use manifests::{Manifests, PulledManifest, Staleness};
 pub use memory::{Memory, StoredManifest};
-pub use mirror::{Mirror, Policy};
+pub use mirror::{Mirror, Policy, Visibility};
 pub use outcome::Outcome;
 pub use proof::Proofs;
 pub use room::{Pin, Reservation, Room};
@@ -51,4 +54,13 @@ pub struct Source {
     pub canonical: RepositoryName,
     /// The name at the upstream.
     pub remote: RepositoryName,
+    /// The upstream as the caller sees it, where we have no credentials of our own for what is not for everyone.
+    pub caller: Option<Upstream>,
+}
+
+impl Source {
+    /// The client to ask with, inside [`Mirror::ask`].
+    pub fn upstream(&self) -> &Upstream {
+        self.caller.as_ref().unwrap_or_else(|| self.mirror.upstream())
+    }
 }

@@ -1,5 +1,6 @@
 //! The operations of the distribution specification, in its words and without HTTP.
 
+mod access;
 mod adoption;
 mod blobs;
 mod caller;
@@ -17,7 +18,9 @@ use std::time::Duration;
 
 use moka::sync::Cache;
 
-use crate::cache::{Depot, Fills, HEADERS_WITHIN, ListLimits, Lists, Manifests, Memory, Mirror, Proofs, Source};
+use crate::cache::{
+    Access, Depot, Fills, HEADERS_WITHIN, ListLimits, Lists, Manifests, Memory, Mirror, Probe, Proofs, Source,
+};
 use crate::oci::{Digest, Host, RepositoryName};
 
 pub use blobs::{BlobHead, Content, PulledBlob};
@@ -31,7 +34,7 @@ pub use uploads::{Chunk, Mounted};
 
 pub use crate::blobs::{BlobPin, BlobReader, Growth, Progress};
 pub use crate::cache::{Bypass, Error as CacheError, Outcome, PulledManifest, Staleness, StoredManifest};
-pub use crate::upstream::Error as UpstreamError;
+pub use crate::upstream::{Credentials, Error as UpstreamError};
 
 /// Answers "the upstream has it" that are remembered, and for how long: a push follows within minutes.
 const VOUCHED_MAX: u64 = 10_000;
@@ -71,6 +74,7 @@ pub struct Registry {
     lists: Arc<Lists>,
     memory: Arc<Memory>,
     proofs: Proofs,
+    access: Arc<Access>,
     uploads: Uploads,
     /// Blobs a client was told an upstream has, by the repository it may be about to push to.
     vouched: Cache<(RepositoryName, Digest), Source>,
@@ -103,6 +107,7 @@ impl Registry {
         memory: Arc<Memory>,
         options: Options,
     ) -> Self {
+        let access = Access::new(Arc::clone(&depot));
         Self {
             names,
             mirrors: mirrors.into_iter().map(|mirror| (mirror.host().clone(), mirror)).collect(),
@@ -111,6 +116,7 @@ impl Registry {
             manifests: Manifests::new(depot, Arc::clone(&memory)),
             memory,
             proofs: Proofs::default(),
+            access,
             uploads: Uploads::default(),
             vouched: Cache::builder().max_capacity(VOUCHED_MAX).time_to_live(VOUCHED_FOR).build(),
             options,
@@ -142,6 +148,11 @@ impl Registry {
             );
             return Err(Error::NameInvalid { reason });
         }
+        if self.is_guarded(&route.home) {
+            let reason =
+                format!("{} shows each client what its upstream lets it see: push to another name", route.home);
+            return Err(Error::NameInvalid { reason });
+        }
         Ok(route.home)
     }
 
@@ -153,27 +164,40 @@ impl Registry {
     }
 
     /// Pushed content answers first, and alone: a name somebody pushed to is never asked of an upstream, unless the
-    /// operator laid it over the upstream.
-    async fn place(&self, target: &Target) -> Result<Place, Error> {
+    /// operator laid it over the upstream. What is cached of an upstream that is not for everyone is shown to nobody
+    /// before the caller's own credentials have proved good for it; `probe` is what that is tried on.
+    async fn place(&self, target: &Target, probe: Probe) -> Result<Place, Error> {
         let route = self.route(target)?;
-        let mirrored = route.mirrored.map(|mirrored| {
+        let mut mirrored = route.mirrored.map(|mirrored| {
             let mirror = Arc::clone(&self.mirrors[&mirrored.upstream]);
-            Source { mirror, canonical: mirrored.canonical, remote: mirrored.remote }
+            Source { mirror, canonical: mirrored.canonical, remote: mirrored.remote, caller: None }
         });
+        let mut private = None;
         for name in route.private {
             if self.is_private(&name).await? {
-                return Ok(match mirrored {
-                    Some(source) if route.overlay => Place::Overlay(name, source),
-                    _ => Place::Local(name),
-                });
+                private = Some(name);
+                break;
             }
         }
-        Ok(mirrored.map_or(Place::Local(route.home), Place::Mirror))
+        let shown = private.as_ref().or(mirrored.as_ref().map(|source| &source.canonical)).unwrap_or(&route.home);
+        let is_asked = private.is_none() || route.overlay;
+        if self.is_guarded(shown)
+            || (is_asked && mirrored.as_ref().is_some_and(|source| self.is_guarded(&source.canonical)))
+        {
+            let source = mirrored.take().ok_or_else(|| Error::Unauthorized { name: target.name.clone() })?;
+            mirrored = Some(self.admit(target, source, probe).await?);
+        }
+        Ok(match (private, mirrored) {
+            (Some(name), Some(source)) if route.overlay => Place::Overlay(name, source),
+            (Some(name), _) => Place::Local(name),
+            (None, Some(source)) => Place::Mirror(source),
+            (None, None) => Place::Local(route.home),
+        })
     }
 
     /// The name under which a request's repository is stored, for what concerns only what is stored.
-    async fn stored_name(&self, target: &Target) -> Result<RepositoryName, Error> {
-        Ok(match self.place(target).await? {
+    async fn stored_name(&self, target: &Target, probe: Probe) -> Result<RepositoryName, Error> {
+        Ok(match self.place(target, probe).await? {
             Place::Local(name) | Place::Overlay(name, _) => name,
             Place::Mirror(source) => source.canonical,
         })
