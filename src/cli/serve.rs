@@ -184,6 +184,7 @@ fn mirror(
         password: credentials.password.clone(),
     });
     let options = upstream::Options {
+        send_ns: configured.send_ns,
         credentials,
         connect_timeout: configured.connect_timeout,
         first_byte_timeout: configured.first_byte_timeout,

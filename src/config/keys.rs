@@ -19,7 +19,7 @@ pub(super) const HOST: &str = "HOST";
 use Shape::{List, Map, Scalar};
 
 /// Every key by its path, in the order of `config.yaml`.
-pub(super) const KEYS: [(&[&str], Shape); 52] = [
+pub(super) const KEYS: [(&[&str], Shape); 53] = [
     (&["http", "listen"], Scalar),
     (&["http", "shutdown_grace"], Scalar),
     (&["http", "connections_max"], Scalar),
@@ -51,6 +51,7 @@ pub(super) const KEYS: [(&[&str], Shape); 52] = [
     (&["log", "level"], Scalar),
     (&["upstreams"], Map),
     (&["upstreams", HOST, "url"], Scalar),
+    (&["upstreams", HOST, "send_ns"], Scalar),
     (&["upstreams", HOST, "default"], Scalar),
     (&["upstreams", HOST, "hosts"], List),
     (&["upstreams", HOST, "username"], Scalar),

@@ -46,6 +46,8 @@ pub(super) struct RawUpstream {
     ///
     /// Still a text, as it may wrongly hold a password and the errors of its type would quote it.
     pub url: Option<String>,
+    /// It is a mirror of several registries, entrepot for instance, and is told by `?ns=` which one is meant. Default false.
+    pub send_ns: bool,
     /// Names without a host are its names. Default false.
     pub default: bool,
     /// Host headers that mean this upstream. Default none.
@@ -113,6 +115,7 @@ impl Default for RawUpstream {
     fn default() -> Self {
         Self {
             url: None,
+            send_ns: false,
             default: false,
             hosts: Vec::new(),
             username: None,

@@ -17,6 +17,8 @@ pub struct Upstream {
     /// Where its API is; http or https, without credentials, query or fragment.
     #[serde(serialize_with = "as_text")]
     pub url: Url,
+    /// Whether it is a mirror of several registries that has to be told by `?ns=` which one is meant.
+    pub send_ns: bool,
     /// Whether names without a host are its names; true for one at most.
     #[serde(rename = "default")]
     pub is_default: bool,

@@ -163,6 +163,7 @@ impl<'a> Check<'a> {
         }
         Some(Upstream {
             url,
+            send_ns: raw.send_ns,
             is_default: raw.default,
             hosts: raw.hosts,
             credentials,

@@ -3,8 +3,8 @@
 use super::error::Error;
 use super::routing::Target;
 use super::{Registry, UpstreamError};
-use crate::cache::{self, Probe, Source, Visibility};
-use crate::oci::{Host, RepositoryName};
+use crate::cache::{self, Probe, Source};
+use crate::oci::RepositoryName;
 
 impl Registry {
     pub(super) async fn admit(&self, target: &Target, source: Source, probe: Probe) -> Result<Source, Error> {
@@ -19,9 +19,8 @@ impl Registry {
 
     /// Is the repository one of an upstream whose content is not for everyone?
     pub(super) fn is_guarded(&self, name: &RepositoryName) -> bool {
-        let upstream = name.split_first().and_then(|(host, _)| host.parse::<Host>().ok());
-        let mirror = upstream.and_then(|upstream| self.mirrors.get(&upstream));
-        mirror.is_some_and(|mirror| mirror.policy().visibility != Visibility::Everyone)
+        let first = name.split_first().map(|(first, _)| first);
+        self.guarded.iter().any(|host| Some(host.as_str()) == first)
     }
 
     /// Those of these repositories that show what they have to whoever asks.
@@ -36,7 +35,6 @@ impl Registry {
         let named = ns.and_then(|ns| ns.parse().ok());
         let named = named.or_else(|| host.and_then(|host| self.names.hosts.get(host).cloned()));
         let upstream = named.as_ref().or(self.names.default.as_ref());
-        let mirror = upstream.and_then(|upstream| self.mirrors.get(upstream));
-        mirror.is_some_and(|mirror| mirror.policy().visibility != Visibility::Everyone)
+        upstream.is_some_and(|upstream| self.guarded.contains(upstream))
     }
 }

@@ -20,6 +20,7 @@ use moka::sync::Cache;
 
 use crate::cache::{
     Access, Depot, Fills, HEADERS_WITHIN, ListLimits, Lists, Manifests, Memory, Mirror, Probe, Proofs, Source,
+    Visibility,
 };
 use crate::oci::{Digest, Host, RepositoryName};
 
@@ -69,6 +70,8 @@ pub struct Options {
 pub struct Registry {
     names: Names,
     mirrors: HashMap<Host, Arc<Mirror>>,
+    /// Upstreams whose content is not for everyone.
+    guarded: Vec<Host>,
     fills: Fills,
     manifests: Arc<Manifests>,
     lists: Arc<Lists>,
@@ -108,6 +111,8 @@ impl Registry {
         options: Options,
     ) -> Self {
         let access = Access::new(Arc::clone(&depot));
+        let guarded = mirrors.iter().filter(|mirror| mirror.policy().visibility != Visibility::Everyone);
+        let guarded = guarded.map(|mirror| mirror.host().clone()).collect();
         Self {
             names,
             mirrors: mirrors.into_iter().map(|mirror| (mirror.host().clone(), mirror)).collect(),
@@ -117,6 +122,7 @@ impl Registry {
             memory,
             proofs: Proofs::default(),
             access,
+            guarded,
             uploads: Uploads::default(),
             vouched: Cache::builder().max_capacity(VOUCHED_MAX).time_to_live(VOUCHED_FOR).build(),
             options,

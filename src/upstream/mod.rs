@@ -222,14 +222,19 @@ impl Upstream {
         let mut url = self.0.options.url.clone();
         let prefix = url.path().trim_end_matches('/').to_owned();
         url.set_path(&format!("{prefix}/v2/{repository}/{rest}"));
+        if self.0.options.send_ns {
+            url.query_pairs_mut().append_pair("ns", self.host().as_str());
+        }
         url
     }
 
     fn url_with(&self, repository: &RepositoryName, rest: &str, query: &str) -> Url {
         let mut url = self.url(repository, rest);
-        if !query.is_empty() {
-            url.set_query(Some(query));
-        }
+        // A mirror's own `Link` names the registry already.
+        let own = url.query().map(str::to_owned);
+        let given = query.split('&').filter(|pair| own.is_none() || !pair.starts_with("ns="));
+        let pairs: Vec<&str> = given.chain(own.as_deref()).filter(|pair| !pair.is_empty()).collect();
+        url.set_query(Some(&pairs.join("&")).filter(|query| !query.is_empty()).map(String::as_str));
         url
     }
 

@@ -18,6 +18,8 @@ pub struct Options {
     pub host: Host,
     /// Where it is: http or https, perhaps with a path in front of `/v2/`.
     pub url: Url,
+    /// It is a mirror of several registries and has to be told which one is meant, by `?ns=`.
+    pub send_ns: bool,
     /// Who we are there; anonymous if none.
     pub credentials: Option<Credentials>,
     /// Limit on making a connection.
@@ -48,6 +50,7 @@ impl Options {
         Self {
             host,
             url,
+            send_ns: false,
             credentials: None,
             connect_timeout: Duration::from_secs(5),
             first_byte_timeout: Duration::from_secs(20),
