@@ -45,7 +45,7 @@ pub struct PulledManifest {
 }
 
 /// What is asked for: a manifest of a repository.
-pub(super) type Key = (RepositoryName, Reference);
+pub type Key = (RepositoryName, Reference);
 
 /// The manifests of upstreams.
 pub struct Manifests {
@@ -143,7 +143,7 @@ impl Manifests {
     }
 
     /// What the upstream said a moment ago, if that was a no.
-    pub(super) fn remembered(&self, key: &Key) -> Option<Error> {
+    pub fn remembered(&self, key: &Key) -> Option<Error> {
         let now_ms = self.depot.clock.now_ms();
         self.negatives.get(key).filter(|(until_ms, _)| now_ms < *until_ms).map(|(_, error)| error)
     }

@@ -20,8 +20,8 @@ use crate::oci::{Digest, Reference, Tag};
 /// How long the upstream's word is waited for on behalf of who insists on it and can be given the cached answer.
 const INSISTING_WAIT: Duration = Duration::from_secs(10);
 /// Why a tag is served stale although the upstream was not asked; otherwise the reason is the kind of its error.
-const OFFLINE: &str = "offline";
-const BUDGET: &str = "budget";
+pub(super) const OFFLINE: &str = "offline";
+pub(super) const BUDGET: &str = "budget";
 /// Tags whose demand is counted at a time.
 const DEMANDS_MAX: u64 = 10_000;
 /// Requests in the last part of a tag's time that make it one in demand.

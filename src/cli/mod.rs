@@ -1,8 +1,11 @@
 //! The command line: argv → command → exit code.
 
+mod admin_api;
 pub mod check_config;
+pub mod instance_url;
 pub mod serve;
 pub mod setup;
+pub mod why;
 
 use std::process::ExitCode;
 
@@ -31,6 +34,13 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Say why a reference is answered as it is, and what the next pull would do.
+    Why {
+        #[command(flatten)]
+        arguments: why::Arguments,
+        #[command(flatten)]
+        flags: ServeFlags,
+    },
     /// Say what to paste where, so that a client pulls through this instance.
     Setup {
         #[command(flatten)]
@@ -55,6 +65,9 @@ pub fn main() -> ExitCode {
             check_config::run(&loaded, json, &mut std::io::stdout().lock(), &mut std::io::stderr().lock())?;
             Ok(())
         }),
+        Command::Why { arguments, flags } => {
+            with_config(&flags, |loaded| why::run(&loaded.config, &arguments, &mut std::io::stdout().lock()))
+        }
         Command::Setup { arguments, flags } => with_config(&flags, |loaded| {
             setup::run(&loaded.config, &arguments, &mut std::io::stdout().lock(), &mut std::io::stderr().lock())?;
             Ok(())

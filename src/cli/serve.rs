@@ -143,8 +143,7 @@ pub async fn open(config: &Config, clock: Clock) -> anyhow::Result<Opened> {
         stopping: CancellationToken::new(),
     });
     let memory = Arc::new(Memory::new(config.cache.manifests_in_memory_bytes));
-    let mirrors = config.upstreams.iter().map(|upstream| mirror(upstream, config, &clock, &metrics));
-    let mirrors: Vec<Arc<Mirror>> = mirrors.collect::<anyhow::Result<_>>()?;
+    let mirrors = mirrors(config, &clock, &metrics)?;
     let options = Options {
         sparse: match config.push.sparse {
             config::Sparse::Refuse => Sparse::Refuse,
@@ -160,7 +159,12 @@ pub async fn open(config: &Config, clock: Clock) -> anyhow::Result<Opened> {
     Ok(Opened { registry, metrics, metadata })
 }
 
-fn names(config: &Config) -> anyhow::Result<Names> {
+/// Every upstream, none of them asked yet.
+pub(super) fn mirrors(config: &Config, clock: &Clock, metrics: &Metrics) -> anyhow::Result<Vec<Arc<Mirror>>> {
+    config.upstreams.iter().map(|upstream| mirror(upstream, config, clock, metrics)).collect()
+}
+
+pub(super) fn names(config: &Config) -> anyhow::Result<Names> {
     let mut hosts = HashMap::new();
     let mut upstreams = Vec::new();
     for upstream in &config.upstreams {

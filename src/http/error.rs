@@ -43,6 +43,21 @@ impl ApiError {
         Self::new(StatusCode::BAD_REQUEST, code, message)
     }
 
+    /// Its status as a number.
+    pub fn status(&self) -> u16 {
+        self.status.as_u16()
+    }
+
+    /// Its code as it stands in the body.
+    pub const fn code(&self) -> &'static str {
+        self.code.as_str()
+    }
+
+    /// What it tells.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
     fn header(mut self, name: HeaderName, value: impl Into<String>) -> Self {
         self.headers.extend(HeaderValue::try_from(value.into()).map(|value| (name, value)));
         self

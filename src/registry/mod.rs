@@ -5,6 +5,7 @@ mod adoption;
 mod blobs;
 mod caller;
 mod error;
+pub mod explain;
 mod manifests;
 mod referrers;
 pub mod routing;
@@ -101,6 +102,30 @@ enum Place {
     Overlay(RepositoryName, Source),
 }
 
+impl Place {
+    /// The place of a repository; `private` is the first name of it that somebody pushed to.
+    fn of(route: routing::Route, private: Option<RepositoryName>, mirrors: &HashMap<Host, Arc<Mirror>>) -> Self {
+        match (private, route.mirrored.map(|mirrored| source(mirrored, mirrors))) {
+            (Some(name), Some(source)) if route.overlay => Self::Overlay(name, source),
+            (Some(name), _) => Self::Local(name),
+            (None, Some(source)) => Self::Mirror(source),
+            (None, None) => Self::Local(route.home),
+        }
+    }
+}
+
+fn source(mirrored: routing::Mirrored, mirrors: &HashMap<Host, Arc<Mirror>>) -> Source {
+    let mirror = Arc::clone(&mirrors[&mirrored.upstream]);
+    Source { mirror, canonical: mirrored.canonical, remote: mirrored.remote, caller: None }
+}
+
+fn route(names: &Names, target: &Target) -> Result<routing::Route, Error> {
+    names.route(target).map_err(|unroutable| match unroutable {
+        routing::Unroutable::TooLong { .. } => Error::NameInvalid { reason: unroutable.to_string() },
+        _ => Error::NameUnknown { name: target.name.to_string(), reason: unroutable.to_string() },
+    })
+}
+
 impl Registry {
     /// A registry over a store. Every host in `names` has a mirror.
     pub fn new(
@@ -163,10 +188,7 @@ impl Registry {
     }
 
     fn route(&self, target: &Target) -> Result<routing::Route, Error> {
-        self.names.route(target).map_err(|unroutable| match unroutable {
-            routing::Unroutable::TooLong { .. } => Error::NameInvalid { reason: unroutable.to_string() },
-            _ => Error::NameUnknown { name: target.name.to_string(), reason: unroutable.to_string() },
-        })
+        route(&self.names, target)
     }
 
     /// Pushed content answers first, and alone: a name somebody pushed to is never asked of an upstream, unless the
@@ -174,30 +196,28 @@ impl Registry {
     /// before the caller's own credentials have proved good for it; `probe` is what that is tried on.
     async fn place(&self, target: &Target, probe: Probe) -> Result<Place, Error> {
         let route = self.route(target)?;
-        let mut mirrored = route.mirrored.map(|mirrored| {
-            let mirror = Arc::clone(&self.mirrors[&mirrored.upstream]);
-            Source { mirror, canonical: mirrored.canonical, remote: mirrored.remote, caller: None }
-        });
         let mut private = None;
-        for name in route.private {
-            if self.is_private(&name).await? {
-                private = Some(name);
+        for name in &route.private {
+            if self.is_private(name).await? {
+                private = Some(name.clone());
                 break;
             }
         }
-        let shown = private.as_ref().or(mirrored.as_ref().map(|source| &source.canonical)).unwrap_or(&route.home);
-        let is_asked = private.is_none() || route.overlay;
-        if self.is_guarded(shown)
-            || (is_asked && mirrored.as_ref().is_some_and(|source| self.is_guarded(&source.canonical)))
-        {
-            let source = mirrored.take().ok_or_else(|| Error::Unauthorized { name: target.name.clone() })?;
-            mirrored = Some(self.admit(target, source, probe).await?);
-        }
-        Ok(match (private, mirrored) {
-            (Some(name), Some(source)) if route.overlay => Place::Overlay(name, source),
-            (Some(name), _) => Place::Local(name),
-            (None, Some(source)) => Place::Mirror(source),
-            (None, None) => Place::Local(route.home),
+        let mirrored = route.mirrored.clone();
+        Ok(match Place::of(route, private, &self.mirrors) {
+            Place::Mirror(source) if self.is_guarded(&source.canonical) => {
+                Place::Mirror(self.admit(target, source, probe).await?)
+            }
+            Place::Overlay(name, source) if self.is_guarded(&source.canonical) => {
+                Place::Overlay(name, self.admit(target, source, probe).await?)
+            }
+            // Somebody pushed to it before it was guarded, or the operator closed it.
+            Place::Local(name) if self.is_guarded(&name) => {
+                let mirrored = mirrored.ok_or_else(|| Error::Unauthorized { name: target.name.clone() })?;
+                self.admit(target, source(mirrored, &self.mirrors), probe).await?;
+                Place::Local(name)
+            }
+            place => place,
         })
     }
 

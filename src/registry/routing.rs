@@ -37,9 +37,45 @@ pub struct Mirrored {
     pub remote: RepositoryName,
 }
 
+/// By what a request was found to mean its repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// `?ns=` names an upstream.
+    Namespace,
+    /// The Host header means an upstream.
+    Host,
+    /// The name begins with an upstream.
+    Prefix,
+    /// The name has no host in it, so it is one of the default upstream's.
+    Default,
+    /// The name has no host in it, and no upstream is the default.
+    NoDefault,
+    /// The name begins with a host that is no upstream, which the default upstream must not hear of.
+    ForeignHost,
+    /// The name is too long for any upstream.
+    TooLong,
+}
+
+impl Rule {
+    /// The rule in one word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Namespace => "ns",
+            Self::Host => "host",
+            Self::Prefix => "prefix",
+            Self::Default => "default",
+            Self::NoDefault => "no_default",
+            Self::ForeignHost => "foreign_host",
+            Self::TooLong => "too_long",
+        }
+    }
+}
+
 /// Where a request's repository may be found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
+    /// By what that was found.
+    pub rule: Rule,
     /// Where a push goes.
     pub home: RepositoryName,
     /// Names under which pushed content would answer before any upstream, in order.
@@ -48,6 +84,8 @@ pub struct Route {
     pub mirrored: Option<Mirrored>,
     /// Pushed tags first, but the upstream for the rest.
     pub overlay: bool,
+    /// There is an upstream of that name, but nobody is to ask it for this repository.
+    pub is_closed: bool,
 }
 
 /// Why there is no repository behind a request.
@@ -97,36 +135,40 @@ impl Names {
         if let Some(ns) = &target.ns {
             let upstream = ns.parse().ok().filter(|host| self.upstreams.contains(host));
             let upstream = upstream.ok_or_else(|| Unroutable::Namespace { ns: ns.clone() })?;
-            return self.at_upstream(&upstream, name, &[]);
+            return self.at_upstream(Rule::Namespace, &upstream, name, &[]);
         }
         if let Some(upstream) = target.host.as_ref().and_then(|host| self.hosts.get(host)) {
-            return self.at_upstream(upstream, name, &[]);
+            return self.at_upstream(Rule::Host, upstream, name, &[]);
         }
         if let Some((first, rest)) = name.split_first()
             && let Some(upstream) = self.upstreams.iter().find(|host| host.as_str() == first)
         {
             let rest = rest.parse().map_err(|_| Unroutable::Empty { upstream: upstream.clone() })?;
-            return self.at_upstream(upstream, &rest, std::slice::from_ref(name));
+            return self.at_upstream(Rule::Prefix, upstream, &rest, std::slice::from_ref(name));
         }
         match &self.default {
             Some(default) if !name.starts_with_a_host() => {
                 // A name too long for any upstream can still be one of ours.
-                let Ok(route) = self.at_upstream(default, name, &[]) else { return Ok(self.local(name)) };
+                let Ok(route) = self.at_upstream(Rule::Default, default, name, &[]) else {
+                    return Ok(self.local(Rule::TooLong, name));
+                };
                 Ok(Route { home: name.clone(), ..route })
             }
             // `registry.corp/app` with no such upstream: the default upstream has no such name, and must not hear of it.
-            _ => Ok(self.local(name)),
+            _ if name.starts_with_a_host() => Ok(self.local(Rule::ForeignHost, name)),
+            _ => Ok(self.local(Rule::NoDefault, name)),
         }
     }
 
-    fn local(&self, name: &RepositoryName) -> Route {
+    fn local(&self, rule: Rule, name: &RepositoryName) -> Route {
         let overlay = self.overlay.is_match(name.as_str());
-        Route { home: name.clone(), private: vec![name.clone()], mirrored: None, overlay }
+        Route { rule, home: name.clone(), private: vec![name.clone()], mirrored: None, overlay, is_closed: false }
     }
 
     /// The repository `name` of an upstream. `spelled` are further names that this client's spelling stands for.
     fn at_upstream(
         &self,
+        rule: Rule,
         upstream: &Host,
         name: &RepositoryName,
         spelled: &[RepositoryName],
@@ -147,7 +189,7 @@ impl Names {
         let is_closed = names().any(|name| self.local_only.is_match(name));
         let overlay = names().any(|name| self.overlay.is_match(name));
         let mirrored = Mirrored { upstream: upstream.clone(), canonical: canonical.clone(), remote };
-        Ok(Route { home: canonical, private, mirrored: (!is_closed).then_some(mirrored), overlay })
+        Ok(Route { rule, home: canonical, private, mirrored: (!is_closed).then_some(mirrored), overlay, is_closed })
     }
 }
 

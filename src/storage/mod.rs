@@ -134,6 +134,11 @@ impl Store {
         &self.root
     }
 
+    /// The file of the index of a store that is not open here; `None` if there is none.
+    pub fn index_at(root: &Path) -> Option<PathBuf> {
+        Some(keys::index(root)).filter(|index| index.exists())
+    }
+
     /// The file of the index.
     pub fn index_path(&self) -> PathBuf {
         keys::index(&self.root)

@@ -13,9 +13,10 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-pub use instance::{Instance, InstanceUrl, InstanceUrlInvalid};
+pub use instance::Instance;
 pub use write::WriteError;
 
+use super::instance_url::InstanceUrl;
 use crate::config::Config;
 
 /// Which client, and how it reaches this instance.

@@ -2,7 +2,9 @@
 
 mod door;
 mod fills;
+mod moment;
 mod route;
+pub mod why;
 
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
@@ -14,9 +16,10 @@ use super::AppState;
 use super::access_log::{Line, Operation};
 use super::body::Body;
 use super::error::ApiError;
-use super::request::Asked;
+use super::request::{Asked, RequestId};
 
 pub use door::{Denied, Door};
+pub use moment::Moment;
 pub use route::{Action, Unroutable};
 
 /// Serves any request below `/api/`.
@@ -26,19 +29,20 @@ pub async fn serve(State(app): State<AppState>, request: Request) -> Response {
     let answer = match routed {
         Ok(action) => {
             line.operation = Some(Operation::Admin(action.clone()));
-            dispatch(&app, &action, request)
+            dispatch(&app, &action, request, line.id).await
         }
         Err(unroutable) => Err(unroutable.into()),
     };
     line.answered_with(answer.unwrap_or_else(ApiError::into_response))
 }
 
-fn dispatch(app: &AppState, action: &Action, request: Request) -> Result<Response, ApiError> {
+async fn dispatch(app: &AppState, action: &Action, request: Request, id: RequestId) -> Result<Response, ApiError> {
     let (asked, _) = Asked::new(request);
     app.admin.admit(&asked)?;
-    Ok(match action {
-        Action::ListFills => fills::list(&app.registry),
-    })
+    match action {
+        Action::ListFills => Ok(fills::list(&app.registry)),
+        Action::Explain => why::explain(&app.registry, &asked, id).await,
+    }
 }
 
 /// An answer for programs.

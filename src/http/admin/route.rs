@@ -7,13 +7,15 @@ use http::Method;
 pub enum Action {
     /// The blobs being fetched now.
     ListFills,
+    /// Why a reference is answered as it is.
+    Explain,
 }
 
 /// Why a request is no action.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unroutable {
     /// No endpoint has this path.
-    #[error("there is no such endpoint under /api/: there is /api/v1/fills")]
+    #[error("there is no such endpoint under /api/: there are /api/v1/fills and /api/v1/why?ref=REF")]
     Path,
     /// The endpoint does not know this method.
     #[error("this endpoint takes {allow}")]
@@ -28,6 +30,7 @@ impl Action {
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::ListFills => "list_fills",
+            Self::Explain => "explain",
         }
     }
 }
@@ -36,6 +39,7 @@ impl Action {
 pub fn route(method: &Method, path: &str) -> Result<Action, Unroutable> {
     let action = match path {
         "/api/v1/fills" => Action::ListFills,
+        "/api/v1/why" => Action::Explain,
         _ => return Err(Unroutable::Path),
     };
     match *method {
@@ -54,6 +58,7 @@ mod tests {
             (Method::GET, "/api/v1/fills", Ok(Action::ListFills)),
             (Method::HEAD, "/api/v1/fills", Ok(Action::ListFills)),
             (Method::POST, "/api/v1/fills", Err(Unroutable::Method { allow: "GET, HEAD" })),
+            (Method::GET, "/api/v1/why", Ok(Action::Explain)),
             (Method::GET, "/api/v1/fills/", Err(Unroutable::Path)),
             (Method::GET, "/api/v2/fills", Err(Unroutable::Path)),
             (Method::GET, "/api/", Err(Unroutable::Path)),
