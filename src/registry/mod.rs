@@ -20,8 +20,8 @@ use std::time::Duration;
 use moka::sync::Cache;
 
 use crate::cache::{
-    Access, Depot, Fills, HEADERS_WITHIN, ListLimits, Lists, Manifests, Memory, Mirror, Probe, Proofs, Source,
-    Visibility,
+    Access, Depot, Fills, HEADERS_WITHIN, ListLimits, Lists, Manifests, Memory, Mirror, Prefetch, Probe, Proofs,
+    Source, Visibility,
 };
 use crate::oci::{Digest, Host, RepositoryName};
 
@@ -35,7 +35,7 @@ pub use tags::{PAGE_MAX, Page};
 pub use uploads::{Chunk, Mounted};
 
 pub use crate::blobs::{BlobPin, BlobReader, Growth, Progress};
-pub use crate::cache::{Bypass, Error as CacheError, Outcome, PulledManifest, Staleness, StoredManifest};
+pub use crate::cache::{Bypass, Error as CacheError, FillView, Outcome, PulledManifest, Staleness, StoredManifest};
 pub use crate::upstream::{Credentials, Error as UpstreamError};
 
 /// Answers "the upstream has it" that are remembered, and for how long: a push follows within minutes.
@@ -73,7 +73,8 @@ pub struct Registry {
     mirrors: HashMap<Host, Arc<Mirror>>,
     /// Upstreams whose content is not for everyone.
     guarded: Vec<Host>,
-    fills: Fills,
+    fills: Arc<Fills>,
+    prefetch: Arc<Prefetch>,
     manifests: Arc<Manifests>,
     lists: Arc<Lists>,
     memory: Arc<Memory>,
@@ -138,10 +139,12 @@ impl Registry {
         let access = Access::new(Arc::clone(&depot));
         let guarded = mirrors.iter().filter(|mirror| mirror.policy().visibility != Visibility::Everyone);
         let guarded = guarded.map(|mirror| mirror.host().clone()).collect();
+        let fills = Arc::new(Fills::new(Arc::clone(&depot)));
         Self {
             names,
             mirrors: mirrors.into_iter().map(|mirror| (mirror.host().clone(), mirror)).collect(),
-            fills: Fills::new(Arc::clone(&depot)),
+            prefetch: Prefetch::new(Arc::clone(&fills)),
+            fills,
             lists: Lists::new(Arc::clone(&depot), options.lists),
             manifests: Manifests::new(depot, Arc::clone(&memory)),
             memory,
