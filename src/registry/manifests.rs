@@ -1,5 +1,6 @@
 //! Manifests: pulling, pushing, deleting (distribution-spec, "Pulling manifests", "Pushing Manifests", "Deleting manifests").
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -31,8 +32,12 @@ impl Registry {
 
     /// A client has got a manifest, and may go on to what it names.
     pub async fn manifest_got(&self, target: &Target, manifest: &StoredManifest) {
+        let mut request = DefaultHasher::new();
+        (target.name.as_str(), &target.ns, &target.host, manifest.digest).hash(&mut request);
         let probe = Probe::Manifest(Reference::Digest(manifest.digest));
-        if let Ok(Place::Mirror(source) | Place::Overlay(_, source)) = self.place(target, probe).await {
+        if self.prefetch.is_news(request.finish())
+            && let Ok(Place::Mirror(source) | Place::Overlay(_, source)) = self.place(target, probe).await
+        {
             self.prefetch.manifest_got(&source, manifest);
         }
     }
