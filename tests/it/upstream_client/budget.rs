@@ -54,7 +54,7 @@ async fn the_head_of_a_manifest_tells_what_is_left_too() {
 async fn two_accounts() -> (FakeUpstream, Upstream, Clock) {
     let fake = FakeUpstream::start().await;
     fake.push_image(REPOSITORY, "1", &[]);
-    fake.guard(Guard::AnyOf(&["first", "second"], "hunter2"));
+    fake.guard(Guard::BasicOf(&[("first", "hunter2"), ("second", "hunter2")]));
     let account = |user: &str| Account::Fixed(Credentials { username: user.to_owned(), password: "hunter2".into() });
     let accounts = vec![account("first"), account("second")];
     let sources = vec![SourceOptions { url: fake.base_url().parse().unwrap(), accounts }];

@@ -11,8 +11,8 @@ pub enum Guard {
     Open,
     /// User and password.
     Basic(&'static str, &'static str),
-    /// Any of these users, each with this password.
-    AnyOf(&'static [&'static str], &'static str),
+    /// Any of these users with their passwords.
+    BasicOf(&'static [(&'static str, &'static str)]),
     Bearer(Bearer),
 }
 
@@ -51,9 +51,9 @@ impl Gatekeeper {
         match &self.guard {
             Guard::Open => None,
             Guard::Basic(user, password) => (given != basic(user, password)).then(|| "Basic realm=\"fake\"".to_owned()),
-            Guard::AnyOf(users, password) => {
-                let is_one = users.iter().any(|user| given == basic(user, password));
-                (!is_one).then(|| "Basic realm=\"fake\"".to_owned())
+            Guard::BasicOf(users) => {
+                let passes = users.iter().any(|(user, password)| given == basic(user, password));
+                (!passes).then(|| "Basic realm=\"fake\"".to_owned())
             }
             Guard::Bearer(bearer) => {
                 let scope = format!("repository:{}:pull", request.target.repository().unwrap_or_default());
