@@ -84,10 +84,7 @@ impl Asked {
 
     /// The repository that the request means, all its spellings considered.
     pub fn target(&self, name: &RepositoryName) -> Target {
-        let host = self.authority.as_deref().or(self.text(&HOST)).map(|host| match host.rsplit_once(':') {
-            Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name.to_ascii_lowercase(),
-            _ => host.to_ascii_lowercase(),
-        });
+        let host = self.authority.as_deref().or(self.text(&HOST)).map(str::to_ascii_lowercase);
         let caller = Caller { insists: self.insists };
         Target { name: name.clone(), ns: self.query.first("ns").map(str::to_owned), host, caller }
     }

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use moka::sync::Cache;
 
-use crate::cache::{Depot, Fills, HEADERS_WITHIN, ListLimits, Lists, Manifests, Memory, Mirror, Proofs, Source};
+use crate::cache::{Fills, HEADERS_WITHIN, ListLimits, Lists, Manifests, Memory, Mirror, Proofs, Source};
 use crate::oci::{Digest, Host, RepositoryName};
 
 pub use blobs::{BlobHead, Content, PulledBlob};
@@ -31,7 +31,7 @@ pub use tags::{PAGE_MAX, Page};
 pub use uploads::{Chunk, Mounted};
 
 pub use crate::blobs::{BlobPin, BlobReader, Growth, Progress};
-pub use crate::cache::{Bypass, Error as CacheError, Outcome, PulledManifest, Staleness, StoredManifest};
+pub use crate::cache::{Bypass, Depot, Error as CacheError, Outcome, PulledManifest, Staleness, StoredManifest};
 pub use crate::upstream::Error as UpstreamError;
 
 /// Answers "the upstream has it" that are remembered, and for how long: a push follows within minutes.
