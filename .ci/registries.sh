@@ -115,10 +115,11 @@ END
 }
 
 # make_entrepot: writes the configuration with the origin, if one was made, as default upstream, and starts it. SPARSE
-# may be set to another value of push.sparse.
+# may be set to another value of push.sparse, UPSTREAMS to another map of upstreams.
 make_entrepot() {
-    local upstreams='{}'
-    [ -z "${ORIGIN:-}" ] || upstreams="{docker.io: {url: \"http://$ORIGIN\", default: true}}"
+    local upstreams=${UPSTREAMS:-}
+    [ -n "$upstreams" ] || upstreams='{}'
+    [ -z "${ORIGIN:-}" ] || [ -n "${UPSTREAMS:-}" ] || upstreams="{docker.io: {url: \"http://$ORIGIN\", default: true}}"
     REGISTRY=127.0.0.1:$(free_port)
     cat >"$WORK/config.yaml" <<END
 http:
@@ -158,6 +159,19 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
 END
     start containerd containerd --config "$WORK/containerd.toml"
     wait_for containerd ctr --address "$WORK/containerd.sock" version
+}
+
+# find_regctl: puts regctl into PATH, built if it is not installed; false, loudly, if there is none to be had.
+find_regctl() {
+    export REGCTL_CONFIG=$WORK/regctl.json
+    command -v regctl >/dev/null && return 0
+    if command -v go >/dev/null &&
+        GOBIN=$WORK/bin go install github.com/regclient/regclient/cmd/regctl@v0.11.7 >"$WORK/go.log" 2>&1; then
+        PATH=$WORK/bin:$PATH
+        return 0
+    fi
+    loud_skip "client regctl" "neither installed nor to be built: $(tail -n 1 "$WORK/go.log" 2>/dev/null || echo no go)"
+    return 1
 }
 
 MANIFEST_TYPES='application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json'

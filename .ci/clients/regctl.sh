@@ -4,16 +4,10 @@
 . "$(dirname "$0")/../registries.sh"
 need regctl
 
-if ! command -v regctl >/dev/null; then
-    if ! command -v go >/dev/null ||
-        ! GOBIN=$WORK/bin go install github.com/regclient/regclient/cmd/regctl@v0.11.7 >"$WORK/go.log" 2>&1; then
-        loud_skip "client regctl" "neither installed nor to be built: $(tail -n 1 "$WORK/go.log" 2>/dev/null || echo no go)"
-        finish
-        exit 0
-    fi
-    PATH=$WORK/bin:$PATH
-fi
-export REGCTL_CONFIG=$WORK/regctl.json
+find_regctl || {
+    finish
+    exit 0
+}
 
 push_in_chunks() {
     regctl image copy "ocidir://$LAYOUT:multi" "$REGISTRY/team/chunked:1"

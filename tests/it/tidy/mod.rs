@@ -3,6 +3,7 @@
 //! A broken rule fails with `file:line: what`. To move a rule, change its row here, where a reviewer sees it.
 
 mod arrows;
+mod pains;
 mod source;
 
 use source::{Source, tree};
