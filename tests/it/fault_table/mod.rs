@@ -88,8 +88,7 @@ async fn recovers(row: &Row, scene: &mut Scene, registry: TestRegistry) {
     }
     registry.advance(Duration::from_secs(10));
     let mut manifest = registry.get(&tag()).await;
-    // A question that is still under way is everybody's, until it is given up; and an upstream that has just failed is asked
-    // without anybody waiting for it, so that the client after the first sees that it is well.
+    // While an upstream is in trouble nobody waits for its answer: the question is put beside the stale answer.
     let began = Instant::now();
     while manifest.cache() == "stale" && began.elapsed() < ANSWER_WITHIN {
         tokio::time::sleep(Duration::from_millis(10)).await;
