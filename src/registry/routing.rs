@@ -14,7 +14,7 @@ use crate::oci::{Host, RepositoryName};
 const DOCKER_HUB: &str = "docker.io";
 
 /// What a request says about the repository it means.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Target {
     /// The name in the path.
     pub name: RepositoryName,
@@ -161,7 +161,7 @@ impl Names {
     }
 
     /// The upstream that a Host header means: one configured with this port, or without any.
-    fn meant_by(&self, host: &str) -> Option<&Host> {
+    pub(super) fn meant_by(&self, host: &str) -> Option<&Host> {
         let without_port = || match host.rsplit_once(':') {
             Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => self.hosts.get(name),
             _ => None,
