@@ -30,8 +30,9 @@ use crate::storage::Store;
 use crate::telemetry;
 use crate::upstream::Upstream;
 
-/// Threads for file IO beyond tokio's: fills, uploads and cold reads each hold one for a moment.
-const BLOCKING_THREADS_MAX: usize = 256;
+/// Threads for file IO and digests: fills, uploads and cold reads each hold one for a moment, and none of them waits for
+/// another. Each that ran keeps memory of its own, so there are not more than disks and processors can use.
+const BLOCKING_THREADS_MAX: usize = 64;
 
 /// `entrepot serve`: until SIGINT or SIGTERM.
 pub fn run(loaded: &LoadedConfig) -> anyhow::Result<()> {

@@ -36,6 +36,9 @@ use super::connection::{AbortHandle, Connection};
 use super::opening::{self, Protocol};
 use super::sendfile::Mappings;
 
+/// What is read of a request's body at a time (HTTP/1). hyper would let it grow to three times as much for each upload.
+const READ_BUFFER_BYTES_MAX: usize = 128 * 1024;
+
 /// Limits of the plain port.
 #[derive(Clone, Debug)]
 pub struct ServerOptions {
@@ -179,7 +182,8 @@ impl Server {
             .timer(TokioTimer::new())
             .header_read_timeout(options.header_timeout)
             .max_headers(options.headers_max)
-            .max_header_size(options.header_bytes_max as usize);
+            .max_header_size(options.header_bytes_max as usize)
+            .max_buf_size(READ_BUFFER_BYTES_MAX);
         let mut http2 = http2::Builder::new(TokioExecutor::new());
         http2
             .timer(TokioTimer::new())

@@ -31,6 +31,9 @@ const MAPPED_PIECE_BYTES: u64 = 4 * 1024 * 1024;
 /// KiB).
 const COPIED_PIECE_BYTES: u64 = 256 * 1024;
 
+/// The same while the blob is still being filled: hundreds of clients may wait at its front, each with a piece.
+const FOLLOWED_PIECE_BYTES: u64 = 64 * 1024;
+
 /// The unit of reading ahead.
 const SCRATCH_BYTES: usize = 128 * 1024;
 
@@ -141,7 +144,8 @@ impl Pieces {
     }
 
     async fn copied(&mut self, servable: Range<u64>) -> io::Result<Bytes> {
-        let range = piece_of(&servable, COPIED_PIECE_BYTES);
+        let is_followed = matches!(self.blob.progress, Progress::Growing(_));
+        let range = piece_of(&servable, if is_followed { FOLLOWED_PIECE_BYTES } else { COPIED_PIECE_BYTES });
         let len = usize::try_from(range.end - range.start).expect("a piece fits in memory");
         match sendfile::read_cached(&self.blob.file, range.start, len) {
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Unsupported) => {
