@@ -29,6 +29,8 @@ mod manifest;
 mod memory;
 #[path = "peers/origin.rs"]
 mod origin;
+#[path = "peers/outage.rs"]
+mod outage;
 #[path = "peers/process.rs"]
 mod process;
 #[path = "peers/push.rs"]
@@ -54,13 +56,14 @@ pub struct Bench {
 
 type Topic = (&'static str, fn(&Bench) -> Result<()>);
 
-const TOPICS: [Topic; 6] = [
+const TOPICS: [Topic; 7] = [
     ("warm", warm::run),
     ("manifest", manifest::run),
     ("cold", cold::run),
     ("crowd", crowd::run),
     ("push", push::run),
     ("memory", memory::run),
+    ("outage", outage::run),
 ];
 
 fn main() -> Result<()> {
