@@ -15,6 +15,8 @@
 //! The peers are Debian's packages `nginx-light`, `docker-registry` and `wrk`; one that is missing is said and left out.
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads its own environment and files")]
 
+#[path = "peers/capped.rs"]
+mod capped;
 #[path = "peers/client.rs"]
 mod client;
 #[path = "peers/cold.rs"]
@@ -60,6 +62,7 @@ const TOPICS: [Topic; 7] = [
     ("warm", warm::run),
     ("manifest", manifest::run),
     ("cold", cold::run),
+    ("capped", capped::run),
     ("crowd", crowd::run),
     ("push", push::run),
     ("memory", memory::run),

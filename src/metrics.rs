@@ -101,6 +101,26 @@ impl Metrics {
         }
     }
 
+    /// Transfers of blobs from an upstream, and how many wait for their turn.
+    pub fn transfers(&self, upstream: &str, running: usize, waiting: usize) {
+        for (state, number) in [("running", running), ("waiting", waiting)] {
+            let labels = vec![("upstream", upstream.into()), ("state", state.into())];
+            self.gauge("entrepot_transfers", labels, number as u64);
+        }
+    }
+
+    /// A transfer of a blob got its turn.
+    pub fn transfer_waited(&self, upstream: &str, priority: &'static str, waited: Duration) {
+        let labels = vec![("upstream", upstream.into()), ("priority", priority.into())];
+        let key = key("entrepot_transfer_wait_seconds", labels);
+        self.recorder.register_histogram(&key, &METADATA).record(waited.as_secs_f64());
+    }
+
+    /// A blob was fetched before anybody asked for it: `committed` or `failed`.
+    pub fn prefetched(&self, upstream: &str, result: &'static str) {
+        self.count("entrepot_prefetched_total", vec![("upstream", upstream.into()), ("result", result.into())], 1);
+    }
+
     /// An answer was given although the upstream could not confirm it.
     pub fn served_stale(&self, upstream: &str, reason: &'static str) {
         self.count("entrepot_stale_total", vec![("upstream", upstream.into()), ("reason", reason.into())], 1);
@@ -177,6 +197,9 @@ fn describe() {
     metrics::describe_gauge!("entrepot_fills_in_flight", "Blobs being fetched from upstreams now.");
     metrics::describe_counter!("entrepot_fills_total", "Blobs fetched, by upstream and result.");
     metrics::describe_counter!("entrepot_fill_bytes_total", "Bytes of blobs received from upstreams.");
+    metrics::describe_counter!("entrepot_prefetched_total", "Blobs fetched before anybody asked for them, by result.");
+    metrics::describe_gauge!("entrepot_transfers", "Transfers of blobs from an upstream that run, or wait for a turn.");
+    metrics::describe_histogram!("entrepot_transfer_wait_seconds", "How long a transfer waited for its turn.");
     metrics::describe_counter!("entrepot_upstream_requests_total", "Requests to upstreams, by operation and result.");
     metrics::describe_histogram!("entrepot_upstream_request_seconds", "How long upstreams took to answer.");
     metrics::describe_gauge!("entrepot_upstream_ratelimit_remaining", "Requests left of an upstream's rate limit.");

@@ -6,6 +6,7 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
+use std::time::{Duration, Instant};
 
 use crate::Result;
 use crate::client;
@@ -16,6 +17,8 @@ pub const REPOSITORY: &str = "library/bench";
 
 #[derive(Default)]
 struct State {
+    /// Of one connection; as fast as it goes if none.
+    bytes_per_second: Option<u64>,
     manifest: RwLock<Vec<u8>>,
     blobs: RwLock<HashMap<String, Blob>>,
     blob_gets: AtomicU64,
@@ -40,8 +43,17 @@ pub struct Origin {
 
 impl Origin {
     pub fn start() -> Result<Self> {
+        Self::start_with(State::default())
+    }
+
+    /// One that gives no connection more than so much, as many public registries do.
+    pub fn capped(bytes_per_second: u64) -> Result<Self> {
+        Self::start_with(State { bytes_per_second: Some(bytes_per_second), ..State::default() })
+    }
+
+    fn start_with(state: State) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
-        let (addr, state) = (listener.local_addr()?, Arc::new(State::default()));
+        let (addr, state) = (listener.local_addr()?, Arc::new(state));
         let shared = Arc::clone(&state);
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -87,7 +99,8 @@ pub fn manifest_path() -> String {
 struct Request {
     head_only: bool,
     path: String,
-    range_from: u64,
+    /// First and last byte of `Range`; the last only if it was given.
+    range: Option<(u64, Option<u64>)>,
 }
 
 /// Requests of one connection, one after the other.
@@ -120,14 +133,14 @@ fn read_request(stream: &mut TcpStream) -> Result<Option<Request>> {
     let mut words = head.split(' ');
     let head_only = words.next() == Some("HEAD");
     let target = words.next().ok_or("no request line")?;
-    let range_from = head
+    let range = head
         .lines()
         .filter_map(|line| line.split_once(':'))
         .find(|(name, _)| name.eq_ignore_ascii_case("range"))
-        .and_then(|(_, value)| value.trim().strip_prefix("bytes=")?.split('-').next()?.parse().ok())
-        .unwrap_or(0);
+        .and_then(|(_, value)| value.trim().strip_prefix("bytes=")?.split_once('-'))
+        .and_then(|(first, last)| Some((first.parse().ok()?, last.parse().ok())));
     let path = target.split('?').next().unwrap_or(target).replace("%3A", ":");
-    Ok(Some(Request { head_only, path, range_from }))
+    Ok(Some(Request { head_only, path, range }))
 }
 
 fn answer(stream: &mut TcpStream, state: &State, request: &Request) -> Result<()> {
@@ -175,18 +188,20 @@ fn small(stream: &mut TcpStream, request: &Request, media_type: &str, body: &[u8
 }
 
 fn large(stream: &mut TcpStream, state: &State, request: &Request, blob: &Blob) -> Result<()> {
-    let (from, size) = (request.range_from, blob.size_bytes);
+    let size = blob.size_bytes;
+    let (from, last) = request.range.unwrap_or((0, None));
     if from >= size {
         return Ok(stream.write_all(b"HTTP/1.1 416 Range Not Satisfiable\r\nContent-Length: 0\r\n\r\n")?);
     }
-    let (status, range) = match from {
-        0 => ("200 OK", String::new()),
-        _ => ("206 Partial Content", format!("Content-Range: bytes {from}-{}/{size}\r\n", size - 1)),
+    let end = last.map_or(size, |last| size.min(last + 1));
+    let (status, range) = match request.range {
+        None => ("200 OK", String::new()),
+        Some(_) => ("206 Partial Content", format!("Content-Range: bytes {from}-{}/{size}\r\n", end - 1)),
     };
     write!(
         stream,
         "HTTP/1.1 {status}\r\nContent-Type: application/octet-stream\r\nContent-Length: {}\r\n{range}Accept-Ranges: bytes\r\nDocker-Content-Digest: {}\r\n\r\n",
-        size - from,
+        end - from,
         blob.digest,
     )?;
     if request.head_only {
@@ -195,7 +210,24 @@ fn large(stream: &mut TcpStream, state: &State, request: &Request, blob: &Blob) 
     state.blob_gets.fetch_add(1, Ordering::Relaxed);
     let mut file = File::open(&blob.path)?;
     file.seek(SeekFrom::Start(from))?;
-    client::send(stream, &mut file, size - from)
+    match state.bytes_per_second {
+        None => client::send(stream, &mut file, end - from),
+        Some(rate) => send_at(stream, &mut file, end - from, rate),
+    }
+}
+
+/// Sends at a steady rate: each slice when its time has come.
+fn send_at(stream: &mut TcpStream, file: &mut File, bytes: u64, bytes_per_second: u64) -> Result<()> {
+    const SLICE_BYTES: u64 = 128 << 10;
+    let (started, mut sent) = (Instant::now(), 0);
+    while sent < bytes {
+        let slice = SLICE_BYTES.min(bytes - sent);
+        client::send(stream, file, slice)?;
+        sent += slice;
+        let due = Duration::from_micros(sent * 1_000_000 / bytes_per_second);
+        std::thread::sleep(due.saturating_sub(started.elapsed()));
+    }
+    Ok(())
 }
 
 fn missing(stream: &mut TcpStream) -> Result<()> {

@@ -3,6 +3,9 @@
 //! Bytes come in through one door, [`BlobWriter::prove`], which compares their digest first; [`Blobs::put`] is the same
 //! door for bytes that are all at hand. Nothing here knows who may read what, or how much room there is.
 
+mod front;
+mod inlet;
+mod landing;
 mod reader;
 mod staging;
 mod writer;
@@ -14,9 +17,11 @@ use bytes::Bytes;
 use crate::oci::{Digest, UploadId};
 use crate::storage::{self, Store};
 
+pub use inlet::{Inlet, Intake, PourError};
+pub use landing::Lease;
 pub use reader::{BlobPin, BlobReader, Growth, Progress};
 pub use staging::Staging;
-pub use writer::{BlobWriter, Committed, Lease, PourError, Proven, Suspended};
+pub use writer::{BlobWriter, Committed, Proven, Suspended};
 
 /// Why a blob could not be written or read.
 #[derive(Debug, thiserror::Error)]

@@ -1,7 +1,8 @@
 //! What it takes to send a blob: an open file, its final size, and how far its bytes may be sent by now.
 //!
 //! Invariant that every reader relies on: a byte below the servable mark never changes again and the file is never
-//! truncated. Staging files grow, are renamed (commit) or unlinked (failure, eviction); nothing is rewritten in place.
+//! truncated below it. Staging files grow, are renamed (commit) or unlinked (failure, eviction); what a fill wrote ahead of its
+//! front, which no reader was told of, goes when the fill ends early.
 
 use std::any::Any;
 use std::fmt;

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::IoSlice;
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,9 +16,10 @@ use crate::storage::{self, Store};
 /// Slices that one call may write: the system's own limit.
 const IOV_MAX: usize = 1024;
 /// Bytes read at a time when a file is read through.
-const READ_BYTES: usize = 1 << 20;
+const READ_BYTES: usize = 256 << 10;
 
-/// A file in `staging/`. It is only ever appended to, so its length is how far it has come, also after a crash.
+/// A file in `staging/`. Its length is how far it has come, also after a crash: it is appended to, and where a fill writes ahead of
+/// its front, that front is recorded beside it, and what lies beyond goes when the fill ends or the next process starts.
 #[derive(Clone, Debug)]
 pub struct Staging {
     pub(super) store: Arc<Store>,
@@ -45,10 +47,15 @@ impl Staging {
         Arc::clone(&self.file)
     }
 
-    /// How long the file is by now, whoever wrote to it.
-    pub async fn measured_length_bytes(&self) -> Result<u64, Error> {
-        let (file, path) = (Arc::clone(&self.file), self.path.clone());
-        blocking("measuring a staging file", move || length_bytes(&file, &path)).await
+    /// Forgets what lies beyond the front, and returns how many bytes there are then. Nothing may write meanwhile. No reader
+    /// has been told of what goes.
+    pub async fn settle(&self) -> Result<u64, Error> {
+        let (store, file, path) = (Arc::clone(&self.store), Arc::clone(&self.file), self.path.clone());
+        blocking("settling a staging file", move || {
+            store.settle_front(&file, &path).map_err(Error::Storage)?;
+            length_bytes(&file, &path)
+        })
+        .await
     }
 
     /// Disk space the file takes by now, in bytes.
@@ -70,7 +77,7 @@ impl Staging {
     /// Removes the file; whoever has it open reads on.
     pub async fn remove(&self) -> Result<(), Error> {
         let (store, path) = (Arc::clone(&self.store), self.path.clone());
-        blocking("removing a staging file", move || store.remove(&path).map_err(Error::Storage)).await
+        blocking("removing a staging file", move || store.remove_staged(&path).map_err(Error::Storage)).await
     }
 
     /// Digests what is in the file.
@@ -78,17 +85,29 @@ impl Staging {
         let (file, path, length_bytes) = (Arc::clone(&self.file), self.path.clone(), self.length_bytes);
         blocking("reading a staging file", move || {
             let mut digester = Digester::new(algorithm);
-            let mut piece = vec![0; READ_BYTES];
-            while digester.length_bytes() < length_bytes {
-                let left = length_bytes - digester.length_bytes();
-                let piece = &mut piece[..usize::try_from(left).unwrap_or(READ_BYTES).min(READ_BYTES)];
-                file.read_exact_at(piece, digester.length_bytes()).map_err(failed("reading", &path))?;
-                digester.update(piece);
-            }
+            digest_range(&file, &path, &mut digester, 0..length_bytes)?;
             Ok(digester)
         })
         .await
     }
+
+    /// Digests a part of the file. Blocks.
+    pub(super) fn digest_range(&self, digester: &mut Digester, range: Range<u64>) -> Result<(), Error> {
+        digest_range(&self.file, &self.path, digester, range)
+    }
+}
+
+fn digest_range(file: &File, path: &Path, digester: &mut Digester, range: Range<u64>) -> Result<(), Error> {
+    let mut piece = vec![0; READ_BYTES];
+    let mut position = range.start;
+    while position < range.end {
+        let left = usize::try_from(range.end - position).unwrap_or(READ_BYTES).min(READ_BYTES);
+        let piece = &mut piece[..left];
+        file.read_exact_at(piece, position).map_err(failed("reading", path))?;
+        digester.update(piece);
+        position += left as u64;
+    }
+    Ok(())
 }
 
 fn failed(operation: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {

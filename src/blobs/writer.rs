@@ -1,43 +1,26 @@
 //! The one verified door into the store: bytes are written, digested in step, and committed under the digest they have.
 //!
 //! ```text
-//! source ─ queue ─► write (blocking job) ─ unhashed ─► digest (blocking job)
-//!                        └ announces how far readers may read
+//! source ─ inlet ─► write (blocking job) ─ landing ─► digest (blocking job), in order
+//!                                            └ announces how far readers may read
 //! ```
-//! Reading, writing and digesting overlap, each bounded, none on an async thread; readers are told of bytes as soon as they
-//! are in the file, digested or not, except for the last piece, which waits for the proof.
+//! Reading, writing and digesting overlap, each bounded, none on an async thread; readers are told of bytes as soon as everything
+//! before them is in the file, digested or not, except for the last piece, which waits for the proof. Several inlets may write
+//! in several places; the digest takes from memory what it can and reads the rest of the file again.
 
-use std::any::Any;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::{Stream, StreamExt as _};
+use futures::Stream;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::staging::{self, Staging};
+use super::inlet::{Intake, PourError, joined};
+use super::landing::{Landing, Lease, Undigested};
+use super::staging::Staging;
 use super::{Error, Growth, blocking};
 use crate::oci::{Digest, Digester};
-
-/// Bytes waiting for the write in progress beyond which the source has to wait.
-const QUEUE_BYTES_MAX: u64 = 256 << 10;
-/// Bytes written but not digested beyond which the source has to wait: the digest may lag, memory may not grow.
-const UNHASHED_BYTES_MAX: u64 = 768 << 10;
-/// Bytes at the end of a blob that no reader gets before the digest is proven: without them nothing looks complete.
-const LAST_PIECE_BYTES: u64 = 4096;
-
-/// Something that must stay held while a write is under way, even when the writer itself was dropped.
-pub type Lease = Arc<dyn Any + Send + Sync>;
-
-/// Why pouring a source into a writer ended early.
-#[derive(Debug)]
-pub enum PourError<E> {
-    /// The source failed; what came before is in the writer.
-    Source(E),
-    /// Writing failed.
-    Write(Error),
-}
 
 /// What a commit made.
 #[derive(Clone, Copy, Debug)]
@@ -52,53 +35,12 @@ pub struct Committed {
 #[derive(Clone, Debug)]
 pub struct Suspended(Digester);
 
-#[derive(Default)]
-struct Batch {
-    chunks: Vec<Bytes>,
-    bytes: u64,
-}
-
-impl Batch {
-    fn push(&mut self, chunk: Bytes) {
-        self.bytes += chunk.len() as u64;
-        self.chunks.push(chunk);
-    }
-
-    fn append(&mut self, mut other: Self) {
-        self.bytes += other.bytes;
-        self.chunks.append(&mut other.chunks);
-    }
-}
-
-/// Tells readers how far the file has come.
-struct Announcer {
-    growth: watch::Sender<Growth>,
-    size_bytes: Option<u64>,
-}
-
-impl Announcer {
-    fn written(&self, written_bytes: u64) {
-        let end = self.size_bytes.unwrap_or(written_bytes);
-        let servable_bytes = written_bytes.min(end.saturating_sub(LAST_PIECE_BYTES));
-        self.growth.send_replace(Growth::Filling { servable_bytes });
-    }
-}
-
 /// A blob being written. Dropping it leaves the staging file for a later writer; nothing becomes visible.
 pub struct BlobWriter {
-    staging: Staging,
-    lease: Lease,
-    announcer: Option<Arc<Announcer>>,
-    queue: Batch,
-    writing: Option<JoinHandle<Result<Batch, Error>>>,
-    written_bytes: u64,
-    unhashed: Batch,
-    hashing: Option<JoinHandle<Digester>>,
-    hashing_bytes: u64,
+    landing: Arc<Landing>,
+    digesting: Option<JoinHandle<Result<Digester, Error>>>,
     /// `None` while a job has it, or when the digest will be computed from the file at the end.
     digester: Option<Digester>,
-    /// Whether bytes are digested as they pass.
-    in_step: bool,
 }
 
 impl BlobWriter {
@@ -106,19 +48,8 @@ impl BlobWriter {
     /// otherwise it is done from the file at commit. `lease` is held until no write is under way any more.
     pub fn resume(staging: Staging, suspended: Option<Suspended>, lease: Lease) -> Self {
         let digester = suspended.map(|s| s.0).filter(|digester| digester.length_bytes() == staging.length_bytes);
-        Self {
-            written_bytes: staging.length_bytes,
-            in_step: digester.is_some(),
-            digester,
-            staging,
-            lease,
-            announcer: None,
-            queue: Batch::default(),
-            writing: None,
-            unhashed: Batch::default(),
-            hashing: None,
-            hashing_bytes: 0,
-        }
+        let landing = Arc::new(Landing::new(staging, lease, digester.is_some()));
+        Self { landing, digesting: None, digester }
     }
 
     /// A writer for the blob `expected`, digesting in step; what the file holds already is read through first.
@@ -134,54 +65,42 @@ impl BlobWriter {
 
     /// Lets readers follow: `growth` hears of every write from now on.
     pub fn announce(&mut self, growth: watch::Sender<Growth>, size_bytes: Option<u64>) {
-        let announcer = Announcer { growth, size_bytes };
-        announcer.written(self.written_bytes);
-        self.announcer = Some(Arc::new(announcer));
+        self.landing.announce(growth, size_bytes);
     }
 
-    /// Bytes taken in so far, written or about to be.
+    /// Bytes in the file, without a gap.
     pub fn length_bytes(&self) -> u64 {
-        self.staging.length_bytes
+        self.landing.front_bytes()
     }
 
-    /// Takes everything a source gives. Returns when the source ended and every byte is in the file.
-    pub async fn pour<S, E>(&mut self, mut source: Pin<&mut S>) -> Result<(), PourError<E>>
+    /// Where inlets into the file come from.
+    pub fn intake(&self) -> Intake {
+        Intake(Arc::clone(&self.landing))
+    }
+
+    /// Takes everything a source gives. Returns when the source ended or failed and every byte is in the file.
+    pub async fn pour<S, E>(&mut self, source: Pin<&mut S>) -> Result<(), PourError<E>>
     where
         S: Stream<Item = Result<Bytes, E>> + ?Sized,
     {
+        let mut inlet = self.intake().inlet(self.length_bytes());
+        self.along(inlet.pour(source)).await.map_err(PourError::Write)?
+    }
+
+    /// Digests along while `filling` makes inlets and pours into them.
+    pub async fn along<T>(&mut self, filling: impl Future<Output = T>) -> Result<T, Error> {
+        let mut filling = pin!(filling);
         loop {
-            self.start_jobs();
-            let has_room =
-                self.queue.bytes < QUEUE_BYTES_MAX && self.unhashed.bytes + self.hashing_bytes < UNHASHED_BYTES_MAX;
             tokio::select! {
-                chunk = source.next(), if has_room => match chunk {
-                    Some(Ok(chunk)) => self.take(chunk),
-                    Some(Err(error)) => {
-                        self.settle().await.map_err(PourError::Write)?;
-                        return Err(PourError::Source(error));
-                    }
-                    None => return self.settle().await.map_err(PourError::Write),
-                },
-                written = joined(&mut self.writing) => self.after_write(written).map_err(PourError::Write)?,
-                hashed = joined(&mut self.hashing) => self.after_hash(hashed).map_err(PourError::Write)?,
+                filled = &mut filling => return Ok(filled),
+                digested = self.digest_some() => digested?,
             }
         }
     }
 
-    /// Waits until every byte taken in is in the file; digesting may still lag.
-    pub async fn settle(&mut self) -> Result<(), Error> {
-        while self.writing.is_some() || self.queue.bytes > 0 {
-            self.start_jobs();
-            let written = joined(&mut self.writing).await;
-            self.after_write(written)?;
-        }
-        Ok(())
-    }
-
     /// Ends this writer but keeps the digest for the session's next request.
     pub async fn suspend(mut self) -> Result<Option<Suspended>, Error> {
-        self.settle().await?;
-        self.settle_digest().await?;
+        self.digest_rest().await?;
         Ok(self.digester.take().map(Suspended))
     }
 
@@ -189,100 +108,73 @@ impl BlobWriter {
     /// durable under their staging name. On a mismatch, and when the disk refuses them, the staging file is removed:
     /// bytes that a failed sync left in the page cache must not be taken for durable by a second one.
     pub async fn prove(mut self, expected: Digest) -> Result<Proven, Error> {
-        self.settle().await?;
-        self.settle_digest().await?;
+        self.digest_rest().await?;
+        let staging = Staging { length_bytes: self.length_bytes(), ..self.landing.staging.clone() };
         let in_step = self.digester.take().filter(|digester| digester.algorithm() == expected.algorithm());
         let digester = match in_step {
             Some(digester) => digester,
-            None => self.staging.digest(expected.algorithm()).await?,
+            None => staging.digest(expected.algorithm()).await?,
         };
         let actual = digester.finish();
-        let staging = self.staging.clone();
         if actual != expected {
             staging.remove().await?;
             return Err(Error::Mismatch { expected, actual });
         }
-        if let Some(announcer) = &self.announcer {
-            announcer.growth.send_replace(Growth::Verified { size_bytes: staging.length_bytes });
-        }
-        let lease = Arc::clone(&self.lease);
-        let synced = staging.clone();
+        self.landing.verified(staging.length_bytes);
+        let lease = Arc::clone(&self.landing.lease);
+        let (synced, held) = (staging.clone(), Arc::clone(&lease));
         let result = blocking("making a blob durable", move || {
-            let _held = lease;
-            synced.store.sync(&synced.file, &synced.path).map_err(Error::Storage)
+            let _held = held;
+            synced.store.sync(&synced.file, &synced.path).map_err(Error::Storage)?;
+            // The file is whole: its length says how far it has come again.
+            synced.store.forget_front(&synced.path).map_err(Error::Storage)
         })
         .await;
         if let Err(error) = result {
             staging.remove().await?;
             return Err(error);
         }
-        Ok(Proven { staging, digest: expected, lease: self.lease })
+        Ok(Proven { staging, digest: expected, lease })
     }
 
-    /// [`BlobWriter::prove`] and [`Proven::name`] in one.
-    pub async fn commit(self, expected: Digest) -> Result<Committed, Error> {
-        self.prove(expected).await?.name().await
-    }
-
-    fn take(&mut self, chunk: Bytes) {
-        if !chunk.is_empty() {
-            self.staging.length_bytes += chunk.len() as u64;
-            self.queue.push(chunk);
+    /// One step of the digest, as soon as there is something to digest. Cancelling loses nothing.
+    async fn digest_some(&mut self) -> Result<(), Error> {
+        if self.digesting.is_none() {
+            let undigested = self.landing.undigested().await;
+            self.start_digest(undigested);
         }
+        self.after_digest().await
     }
 
-    fn start_jobs(&mut self) {
-        if self.writing.is_none() && self.queue.bytes > 0 {
-            let batch = std::mem::take(&mut self.queue);
-            self.writing = Some(self.start_write(batch));
-        }
-        if self.unhashed.bytes > 0
-            && let Some(mut digester) = self.digester.take()
-        {
-            let batch = std::mem::take(&mut self.unhashed);
-            self.hashing_bytes = batch.bytes;
-            self.hashing = Some(tokio::task::spawn_blocking(move || {
-                batch.chunks.iter().for_each(|chunk| digester.update(chunk));
-                digester
-            }));
-        }
-    }
-
-    fn start_write(&self, batch: Batch) -> JoinHandle<Result<Batch, Error>> {
-        let (file, path) = (Arc::clone(&self.staging.file), self.staging.path.clone());
-        let (lease, announcer) = (Arc::clone(&self.lease), self.announcer.clone());
-        let start = self.written_bytes;
-        tokio::task::spawn_blocking(move || {
-            let _held = lease;
-            staging::write_at(&file, &path, start, &batch.chunks)?;
-            if let Some(announcer) = announcer {
-                announcer.written(start + batch.bytes);
+    /// Digests everything that is in the file.
+    async fn digest_rest(&mut self) -> Result<(), Error> {
+        loop {
+            if self.digesting.is_some() {
+                self.after_digest().await?;
             }
-            Ok(batch)
-        })
-    }
-
-    fn after_write(&mut self, written: Option<Result<Batch, Error>>) -> Result<(), Error> {
-        let batch = written.unwrap_or(Err(Error::Stopped { during: "writing a blob" }))?;
-        self.written_bytes += batch.bytes;
-        if self.in_step {
-            self.unhashed.append(batch);
+            let Some(undigested) = self.landing.take_undigested() else { return Ok(()) };
+            self.start_digest(undigested);
         }
-        Ok(())
     }
 
-    fn after_hash(&mut self, hashed: Option<Digester>) -> Result<(), Error> {
-        self.hashing_bytes = 0;
-        self.digester = Some(hashed.ok_or(Error::Stopped { during: "digesting a blob" })?);
-        Ok(())
+    fn start_digest(&mut self, undigested: Undigested) {
+        // It is in step and no job has it, so it is here.
+        let Some(mut digester) = self.digester.take() else { return };
+        let landing = Arc::clone(&self.landing);
+        self.digesting = Some(tokio::task::spawn_blocking(move || {
+            match undigested {
+                Undigested::Fresh(batch) => batch.chunks.iter().for_each(|chunk| digester.update(chunk)),
+                Undigested::Written(range) => landing.staging.digest_range(&mut digester, range)?,
+            }
+            Ok(digester)
+        }));
     }
 
-    async fn settle_digest(&mut self) -> Result<(), Error> {
-        while self.hashing.is_some() || self.unhashed.bytes > 0 {
-            self.start_jobs();
-            let hashed = joined(&mut self.hashing).await;
-            self.after_hash(hashed)?;
-        }
+    async fn after_digest(&mut self) -> Result<(), Error> {
+        let digested = joined(&mut self.digesting).await.unwrap_or(Err(Error::Stopped { during: "digesting a blob" }));
+        let digester = digested?;
+        self.landing.digested(digester.length_bytes());
+        self.digester = Some(digester);
         Ok(())
     }
 }
@@ -305,17 +197,5 @@ impl Proven {
             Ok(Committed { size_bytes, stored_bytes })
         })
         .await
-    }
-}
-
-/// Waits for a job, for ever if there is none. `None` says that the job was stopped.
-async fn joined<T>(job: &mut Option<JoinHandle<T>>) -> Option<T> {
-    match job {
-        Some(handle) => {
-            let result = handle.await.ok();
-            *job = None;
-            result
-        }
-        None => std::future::pending().await,
     }
 }

@@ -8,6 +8,10 @@ use futures::{Stream, stream};
 
 use super::Source;
 use super::error::{Error, Wrong};
+use super::fill::TURN_WAIT;
+use super::lanes::{Turn, new_who};
+use super::live::Priority;
+use super::turns::Who;
 use crate::oci::{ByteRange, Digest, Digester};
 use crate::upstream::{BlobStream, Fetch};
 
@@ -19,6 +23,9 @@ pub struct Bypass {
     source: Source,
     digest: Digest,
     stream: BlobStream,
+    who: Who,
+    /// Given back when it ends.
+    _turn: Turn,
     /// Bytes at the front that were not asked for: an upstream that ignores ranges.
     skip: u64,
     /// Bytes still to be given; `None` when nobody knows.
@@ -35,13 +42,26 @@ impl Bypass {
             Some(range) => Fetch::Between { first: range.start, last: range.end - 1 },
         };
         let mirror = &source.mirror;
+        let who = new_who();
+        // Its client waits, and a cache that cannot keep a blob fails no pull: who has waited long enough goes over the limit.
+        let turn = mirror.lanes().turn_within(who, Priority::Client, TURN_WAIT).await;
         let stream = mirror.ask("fetch_blob", mirror.upstream().fetch_blob(&source.remote, &digest, fetch)).await?;
         let (skip, left) = match range {
             None => (0, stream.total_bytes),
             Some(range) => (range.start.saturating_sub(stream.start), Some(range.length_bytes())),
         };
         let digester = range.is_none().then(|| Digester::new(digest.algorithm()));
-        let bypass = Self { source: source.clone(), digest, stream, skip, left, digester, held: BytesMut::new() };
+        let bypass = Self {
+            source: source.clone(),
+            digest,
+            stream,
+            who,
+            _turn: turn,
+            skip,
+            left,
+            digester,
+            held: BytesMut::new(),
+        };
         Wrong::announced(left, &digest).map_or(Ok(()), |wrong| Err(bypass.wrong(wrong)))?;
         Ok(bypass)
     }
@@ -67,6 +87,7 @@ impl Bypass {
             let received = self.stream.next().await;
             let host = || self.source.mirror.host().clone();
             let Some(mut chunk) = received.map_err(|source| Error::Upstream { host: host(), source })? else { break };
+            self.source.mirror.lanes().pass(self.who, Priority::Client, chunk.len() as u64).await;
             let skipped = usize::try_from(self.skip).unwrap_or(usize::MAX).min(chunk.len());
             self.skip -= skipped as u64;
             bytes::Buf::advance(&mut chunk, skipped);

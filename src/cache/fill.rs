@@ -1,39 +1,36 @@
 //! One fill: a blob comes from its upstream into a staging file, is proven, and becomes a blob of the cache.
 //!
 //! ```text
-//! GET ─ reserve ─ pour into staging (readers follow) ─ prove ─ rename ─ row and link ─ admit
-//!                 └ cut: Range from the byte reached, with back-off; a byte gained resets the budget
+//! turn ─ GET ─ reserve ─ fetch into staging (readers follow) ─ prove ─ rename ─ row and link ─ admit
+//!                        └ cut: Range from the byte reached, with back-off; a byte gained resets the budget
 //! ```
 //! A crash anywhere leaves the staging file (continued when the blob is asked for again) or a named file without a row
 //! (replaced by the next fill). Every other end goes through [`Filler::settle`], which leaves or removes the file and
 //! gives back or hands on the space.
 
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures::stream;
 use tokio::sync::watch;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use super::Source;
 use super::error::{Error, Wrong};
+use super::fetch::Fetching;
 use super::fills::{Depot, Start};
+use super::incoming::UNKNOWN_STEP_BYTES;
+use super::lanes::Turn;
+use super::live::Live;
 use super::room::Reservation;
 use super::space::{Class, Holding, blocks_for};
-use crate::blobs::{self, BlobWriter, Growth, Lease, PourError, Staging};
+use crate::blobs::{self, BlobWriter, Growth, Lease, Staging};
 use crate::metadata::{BlobRow, Link, Provenance};
 use crate::oci::Digest;
 use crate::report::Chain;
 use crate::upstream::{self, BlobStream, Fetch};
 
-/// Space reserved at a time while the size of what comes is unknown.
-const UNKNOWN_STEP_BYTES: u64 = 32 << 20;
-/// Wait before a cut transfer is taken up again; doubled for each attempt that gained nothing.
-const BACKOFF: Duration = Duration::from_millis(100);
 /// How long a fill waits for its turn; then its clients stream past the store rather than wait for other people's blobs.
-const TURN_WAIT: Duration = Duration::from_secs(10);
+pub(super) const TURN_WAIT: Duration = Duration::from_secs(10);
 
 /// How a fill ended.
 enum Ended {
@@ -49,6 +46,7 @@ pub(super) struct Filler {
     pub digest: Digest,
     /// The size that a manifest of this repository states, for upstreams that do not say.
     pub stated_bytes: Option<u64>,
+    pub live: Arc<Live>,
     pub start: watch::Sender<Start>,
     pub growth: watch::Sender<Growth>,
     /// The fill's place in the table, kept until no write of it is under way any more.
@@ -124,17 +122,20 @@ impl Filler {
             return Ok(Ended::WasThere);
         }
         let from = self.adopt_partial(held).await?;
-        let stream = match self.open(from).await {
+        let turn = self.turn().await;
+        let stream = match self.open(Fetch::From(from)).await {
             Err(Error::Upstream { source: upstream::Error::RangeUnsatisfiable { .. }, .. }) => {
                 // The file holds as much as the blob has, or more.
                 if self.commit_partial(held).await? {
                     return Ok(Ended::Committed);
                 }
-                self.open(0).await?
+                self.live.goes_on_from(0);
+                self.open(Fetch::Whole).await?
             }
             opened => opened?,
         };
         held.total_bytes = stream.total_bytes.or(self.stated_bytes);
+        self.live.announced(held.total_bytes);
         if let Some(wrong) = Wrong::announced(held.total_bytes, &self.digest) {
             return Err(self.wrong(wrong));
         }
@@ -144,7 +145,7 @@ impl Filler {
             Err(Error::Blobs(error)) if error.is_no_space() => return Ok(self.bypass()),
             Err(error) => return Err(error),
         }
-        self.take_in(held, stream).await
+        self.take_in(held, stream, turn).await
     }
 
     /// Somebody else's fill may have ended between the question that led here and this one's start.
@@ -175,6 +176,7 @@ impl Filler {
             return Ok(0);
         }
         let staging = self.depot.blobs.stage_fill(self.digest).await?;
+        self.live.goes_on_from(staging.length_bytes());
         Ok(held.staging.insert(staging).length_bytes())
     }
 
@@ -194,10 +196,14 @@ impl Filler {
         }
     }
 
-    async fn open(&self, from: u64) -> Result<BlobStream, Error> {
-        let fetch = if from == 0 { Fetch::Whole } else { Fetch::From(from) };
+    pub(super) async fn open(&self, fetch: Fetch) -> Result<BlobStream, Error> {
         let mirror = &self.source.mirror;
         mirror.ask("fetch_blob", mirror.upstream().fetch_blob(&self.source.remote, &self.digest, fetch)).await
+    }
+
+    /// Waits until the upstream may be asked for this fill.
+    pub(super) async fn turn(&self) -> Turn {
+        self.source.mirror.lanes().turn(self.live.who, self.live.priority()).await
     }
 
     fn bypass(&self) -> Ended {
@@ -218,60 +224,20 @@ impl Filler {
         Ok(staging.preallocate(held.total_bytes.unwrap_or(0)).await?)
     }
 
-    async fn take_in(&self, held: &mut Held, stream: BlobStream) -> Result<Ended, Error> {
+    async fn take_in(&self, held: &mut Held, stream: BlobStream, turn: Turn) -> Result<Ended, Error> {
         let Some(staging) = held.staging.clone() else { return Err(Error::Stopped) };
         let file = staging.file();
         let mut writer = BlobWriter::continue_from(staging, &self.digest, Arc::clone(&self.entry)).await?;
         writer.announce(self.growth.clone(), held.total_bytes);
         self.start.send_replace(Start::Ready { file, size_bytes: held.total_bytes });
-        self.pour_to_the_end(&mut writer, held, stream).await?;
+        let space = tokio::sync::Mutex::new(&mut held.reservation);
+        let fetching = Fetching::new(self, writer.intake(), &space, held.total_bytes);
+        writer.along(fetching.run(stream, turn)).await??;
         self.commit(held, writer).await?;
         Ok(Ended::Committed)
     }
 
-    /// Takes the body in, going on after a cut where it stopped.
-    async fn pour_to_the_end(&self, writer: &mut BlobWriter, held: &mut Held, stream: BlobStream) -> Result<(), Error> {
-        let mut next = Some(stream);
-        let mut fruitless = 0;
-        loop {
-            let before = writer.length_bytes();
-            let body = match next.take() {
-                Some(body) => Ok(body),
-                None => self.open(before).await,
-            };
-            let poured = match body {
-                Ok(body) => self.pour(writer, held, body).await,
-                Err(error) => Err(error),
-            };
-            let Err(error) = poured else { return Ok(()) };
-            fruitless = if writer.length_bytes() > before { 0 } else { fruitless + 1 };
-            if !error.is_passing() || fruitless > self.source.mirror.policy().retries_max {
-                return Err(error);
-            }
-            let (upstream, at) = (self.source.mirror.host(), writer.length_bytes());
-            info!(%upstream, digest = %self.digest, at, error = %Chain(&error), "a fill was cut and goes on");
-            let resting = if let Error::Resting { retry_after, .. } = error { retry_after } else { Duration::ZERO };
-            tokio::time::sleep(resting.max(BACKOFF * 2u32.pow(fruitless.min(6)))).await;
-        }
-    }
-
-    async fn pour(&self, writer: &mut BlobWriter, held: &mut Held, stream: BlobStream) -> Result<(), Error> {
-        let position = writer.length_bytes();
-        let total_bytes = held.total_bytes;
-        let incoming = Incoming { skip: position.saturating_sub(stream.start), position, stream, filler: self, held };
-        let source = stream::try_unfold(incoming, Incoming::next);
-        match writer.pour(pin!(source)).await {
-            // A client that was promised a length must not get less of it as if it were all.
-            Ok(()) => match total_bytes.filter(|total| writer.length_bytes() < *total) {
-                Some(announced_bytes) => Err(self.wrong(Wrong::TooShort { announced_bytes })),
-                None => Ok(()),
-            },
-            Err(PourError::Source(error)) => Err(error),
-            Err(PourError::Write(error)) => Err(error.into()),
-        }
-    }
-
-    fn wrong(&self, how: Wrong) -> Error {
+    pub(super) fn wrong(&self, how: Wrong) -> Error {
         Error::Wrong {
             host: self.source.mirror.host().clone(),
             asked: format!("blob {} of {}", self.digest, self.source.remote),
@@ -329,7 +295,7 @@ impl Filler {
         // What is wrong already does not get right by being continued, and what has no room blocks room.
         let is_worth_keeping = match ended {
             Ok(_) | Err(Error::Wrong { .. } | Error::NoRoom { .. }) => false,
-            Err(_) => staging.measured_length_bytes().await.is_ok_and(|length| length > 0),
+            Err(_) => staging.settle().await.is_ok_and(|length| length > 0),
         };
         let _named = self.depot.room.naming(&self.digest).await;
         if is_worth_keeping {
@@ -337,51 +303,6 @@ impl Filler {
             reservation.leave_partial(self.digest, stored_bytes);
         } else if let Err(error) = staging.remove().await {
             warn!(digest = %self.digest, error = %Chain(&error), "removing the file of a fill failed");
-        }
-    }
-}
-
-/// A body on its way in: what is there already is skipped, what is too much is refused, space is promised first.
-struct Incoming<'a> {
-    stream: BlobStream,
-    skip: u64,
-    position: u64,
-    filler: &'a Filler,
-    held: &'a mut Held,
-}
-
-impl Incoming<'_> {
-    async fn next(mut self) -> Result<Option<(Bytes, Self)>, Error> {
-        let host = self.filler.source.mirror.host();
-        loop {
-            let received = self.stream.next().await;
-            let received = received.map_err(|source| Error::Upstream { host: host.clone(), source })?;
-            let Some(mut chunk) = received else { return Ok(None) };
-            let skipped = usize::try_from(self.skip).unwrap_or(usize::MAX).min(chunk.len());
-            self.skip -= skipped as u64;
-            bytes::Buf::advance(&mut chunk, skipped);
-            if chunk.is_empty() {
-                continue;
-            }
-            self.position += chunk.len() as u64;
-            self.make_sure_of_room().await?;
-            self.filler.depot.metrics.fill_bytes.increment(chunk.len() as u64);
-            return Ok(Some((chunk, self)));
-        }
-    }
-
-    async fn make_sure_of_room(&mut self) -> Result<(), Error> {
-        match self.held.total_bytes {
-            Some(announced_bytes) if self.position > announced_bytes => {
-                Err(self.filler.wrong(Wrong::TooLong { announced_bytes }))
-            }
-            Some(_) => Ok(()),
-            None => {
-                while blocks_for(self.position) > self.held.reservation.bytes() {
-                    self.held.reservation.grow(UNKNOWN_STEP_BYTES).await?;
-                }
-                Ok(())
-            }
         }
     }
 }

@@ -13,7 +13,9 @@ use super::Source;
 use super::error::Error;
 use super::fill::Filler;
 use super::flights::Role;
-use super::room::Room;
+use super::live::{FillView, Live, Priority};
+use super::mirror::Mirror;
+use super::room::{Pin, Room};
 use crate::blobs::{BlobReader, Blobs, Growth};
 use crate::clock::Clock;
 use crate::metadata::Metadata;
@@ -68,6 +70,8 @@ pub struct Fill {
     pub digest: Digest,
     /// The repository through which it is fetched: a client of another one has to prove its access first.
     pub repository: RepositoryName,
+    mirror: Arc<Mirror>,
+    live: Arc<Live>,
     start: watch::Receiver<Start>,
     growth: watch::Receiver<Growth>,
 }
@@ -87,8 +91,18 @@ impl Fill {
     }
 
     /// A reader from the first byte on, of a fill that is `Ready`.
-    pub fn reader(&self, file: Arc<File>, size_bytes: Option<u64>) -> BlobReader {
-        BlobReader::growing(file, size_bytes, self.growth.clone())
+    pub fn reader(&self, file: Arc<File>, size_bytes: Option<u64>, pin: Pin) -> BlobReader {
+        BlobReader::growing(file, size_bytes, self.growth.clone()).pinned(Arc::new((pin, self.live.reader())))
+    }
+
+    /// What it looks like at this moment.
+    pub fn view(&self) -> FillView {
+        self.live.view(self.digest, self.repository.clone(), self.mirror.host().clone())
+    }
+
+    /// Did it end with the blob in the store?
+    pub(super) fn is_committed(&self) -> bool {
+        matches!(*self.growth.borrow(), Growth::Verified { .. })
     }
 
     /// How many bytes readers may have by now; `None` if there will be no more because it failed.
@@ -127,14 +141,6 @@ impl Fills {
         self.table.lock().unwrap_or_else(PoisonError::into_inner).get(digest).cloned()
     }
 
-    /// All that are under way, in the order of their digests.
-    pub fn list(&self) -> Vec<Arc<Fill>> {
-        let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut fills: Vec<Arc<Fill>> = table.values().cloned().collect();
-        fills.sort_unstable_by_key(|fill| fill.digest.to_string());
-        fills
-    }
-
     /// How many are under way.
     pub fn len(&self) -> usize {
         self.table.lock().unwrap_or_else(PoisonError::into_inner).len()
@@ -145,21 +151,62 @@ impl Fills {
         self.len() == 0
     }
 
+    /// The fills under way as they look at this moment, the longest running first.
+    pub fn list(&self) -> Vec<FillView> {
+        let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut views: Vec<FillView> = table.values().map(|fill| fill.view()).collect();
+        drop(table);
+        views.sort_unstable_by_key(|view| (view.started_ms, view.digest));
+        views
+    }
+
     /// Joins the fill of a blob, starting one if there is none. It runs on the server's account from then on.
     pub fn join(&self, source: &Source, digest: Digest, stated_bytes: Option<u64>) -> (Arc<Fill>, Role) {
+        let (fill, role) = self.find_or_start(source, digest, stated_bytes, Priority::Client);
+        if role == Role::Followed && fill.live.raise() {
+            fill.mirror.lanes().raise(fill.live.who);
+        }
+        (fill, role)
+    }
+
+    /// As [`Fills::join`], for nobody yet.
+    pub(super) fn prefetch(&self, source: &Source, digest: Digest, stated_bytes: Option<u64>) -> (Arc<Fill>, Role) {
+        self.find_or_start(source, digest, stated_bytes, Priority::Prefetch)
+    }
+
+    /// Runs a job beside the fills, until they are stopped.
+    pub(super) fn beside(&self, job: impl Future<Output = ()> + Send + 'static) {
+        let stopping = self.depot.stopping.clone();
+        self.running.spawn(async move { stopping.run_until_cancelled(job).await });
+    }
+
+    fn find_or_start(
+        &self,
+        source: &Source,
+        digest: Digest,
+        stated_bytes: Option<u64>,
+        priority: Priority,
+    ) -> (Arc<Fill>, Role) {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(fill) = table.get(&digest) {
             return (Arc::clone(fill), Role::Followed);
         }
         let (start, start_heard) = watch::channel(Start::Waiting);
         let (growth, growth_heard) = watch::channel(Growth::Filling { servable_bytes: 0 });
-        let repository = source.canonical.clone();
-        let fill = Arc::new(Fill { digest, repository, start: start_heard, growth: growth_heard });
+        let live = Live::new(self.depot.clock.now_ms(), priority);
+        let fill = Arc::new(Fill {
+            digest,
+            repository: source.canonical.clone(),
+            mirror: Arc::clone(&source.mirror),
+            live: Arc::clone(&live),
+            start: start_heard,
+            growth: growth_heard,
+        });
         table.insert(digest, Arc::clone(&fill));
         drop(table);
         let entry = Arc::new(Entry { table: Arc::clone(&self.table), digest });
         let (depot, source) = (Arc::clone(&self.depot), source.clone());
-        let filler = Filler { depot, source, digest, stated_bytes, start, growth, entry };
+        let filler = Filler { depot, source, digest, stated_bytes, live, start, growth, entry };
         // The fill belongs to the server, not to the client that asked first.
         self.running.spawn(filler.run());
         (fill, Role::Led)

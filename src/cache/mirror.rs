@@ -1,7 +1,7 @@
 //! One upstream as the cache sees it: its client, its policy, and whether it is being left alone.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use globset::{GlobMatcher, GlobSet};
@@ -11,11 +11,15 @@ use super::answers::{LastAnswer, LastAnswers};
 use super::breaker::Breaker;
 use super::error::Error;
 use super::freshness::{self, Asking};
+use super::lanes::{LaneLimits, Lanes};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::oci::{Host, Tag};
 use crate::report::Chain;
 use crate::upstream::{self, Upstream};
+
+/// For how long an upstream is not asked for parts of blobs after it sent something else: its operator may mend it.
+const NO_PARTS_FOR_MS: i64 = 3_600_000;
 
 /// How an upstream's content is to be treated.
 #[derive(Clone, Debug)]
@@ -40,6 +44,14 @@ pub struct Policy {
     pub forget_on_404: bool,
     /// How often in a row a transfer is taken up again without having gained a byte.
     pub retries_max: u32,
+    /// Requests at a time for one large blob.
+    pub parallel: usize,
+    /// How much of it one of them asks for, in bytes.
+    pub piece_bytes: u64,
+    /// On the transfers of blobs together.
+    pub lanes: LaneLimits,
+    /// Blobs fetched before they are asked for, at a time; 0 for none.
+    pub prefetch_max: usize,
     /// Never ask.
     pub offline: bool,
 }
@@ -50,6 +62,9 @@ pub struct Mirror {
     upstream: Upstream,
     policy: Policy,
     breaker: Mutex<Breaker>,
+    lanes: Arc<Lanes>,
+    /// Until when (Unix milliseconds) it is not asked for parts, because it sent something else.
+    no_parts_until_ms: AtomicI64,
     /// It failed, or kept somebody waiting in vain, and did not answer since.
     is_in_trouble: AtomicBool,
     answers: LastAnswers,
@@ -60,8 +75,10 @@ pub struct Mirror {
 impl Mirror {
     /// An upstream that has not been asked yet.
     pub fn new(upstream: Upstream, policy: Policy, clock: Clock, metrics: Metrics) -> Self {
+        let lanes = Lanes::new(upstream.host().clone(), policy.lanes, metrics.clone());
+        let (no_parts_until_ms, is_in_trouble) = (AtomicI64::new(i64::MIN), AtomicBool::new(false));
         let (breaker, answers) = (Mutex::default(), LastAnswers::default());
-        Self { upstream, policy, breaker, is_in_trouble: AtomicBool::new(false), answers, clock, metrics }
+        Self { upstream, policy, breaker, lanes, no_parts_until_ms, is_in_trouble, answers, clock, metrics }
     }
 
     /// The upstream's name.
@@ -77,6 +94,21 @@ impl Mirror {
     /// How its content is treated.
     pub fn policy(&self) -> &Policy {
         &self.policy
+    }
+
+    /// The way to it, for transfers of blobs.
+    pub(super) fn lanes(&self) -> &Arc<Lanes> {
+        &self.lanes
+    }
+
+    /// May parts of a blob be asked for?
+    pub(super) fn sends_parts(&self) -> bool {
+        self.clock.now_ms() >= self.no_parts_until_ms.load(Ordering::Relaxed)
+    }
+
+    /// It was asked for a part and sent something else.
+    pub(super) fn refuses_parts(&self) {
+        self.no_parts_until_ms.store(self.clock.now_ms() + NO_PARTS_FOR_MS, Ordering::Relaxed);
     }
 
     /// How this tag is to be treated, for a client that insists on the upstream's word or one that does not.

@@ -188,7 +188,8 @@ impl Room {
             // Whoever evicted while we waited may have made room for us too.
             match self.verdict(class, bytes)? {
                 Verdict::Granted => return Ok(self.granted(class, bytes)),
-                Verdict::Evict { bytes: excess } if self.evict(excess).await? > 0 => {}
+                Verdict::Evict { bytes: excess }
+                    if self.is_evictable(excess).await? && self.evict(excess).await? > 0 => {}
                 _ => return Err(Error::NoRoom { bytes }),
             }
         }
@@ -212,6 +213,21 @@ impl Room {
         }
         let sums = ledger.sums();
         Ok(if sums.cached + sums.partial == 0 { Verdict::NoRoom } else { Verdict::Evict { bytes: short_bytes } })
+    }
+
+    /// Can so much be freed? What is held open counts as cached but does not go, and nothing is to go in vain.
+    async fn is_evictable(&self, bytes: u64) -> Result<bool, Error> {
+        let mut evictable_bytes = self.ledger().sums().partial;
+        let mut after = None;
+        while evictable_bytes < bytes {
+            let rows = self.metadata.oldest_cached(CANDIDATES_MAX, after).await?;
+            let Some(last) = rows.last() else { return Ok(false) };
+            after = Some((last.accessed_ms, last.digest));
+            let ledger = self.ledger();
+            let free = rows.iter().filter(|row| !ledger.is_pinned(&row.digest));
+            evictable_bytes += free.map(|row| row.stored_bytes).sum::<u64>();
+        }
+        Ok(true)
     }
 
     /// Frees at least `bytes` if it can; returns how many it freed.

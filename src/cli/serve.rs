@@ -16,7 +16,7 @@ use tracing::{info, warn};
 
 use crate::blobs::Blobs;
 use crate::cache::space::Limits;
-use crate::cache::{Depot, ListLimits, Memory, Mirror, Policy, Room};
+use crate::cache::{Depot, LaneLimits, ListLimits, Memory, Mirror, Policy, Room};
 use crate::clock::Clock;
 use crate::config::{self, Config, LoadedConfig, LogFormat, OnUpstream404};
 use crate::http::server::{ServerOptions, serve};
@@ -210,6 +210,16 @@ fn mirror(
         immutable_tags: globs(&configured.immutable_tags)?,
         forget_on_404: configured.on_upstream_404 == OnUpstream404::Forget,
         retries_max: configured.retries,
+        parallel: configured.parallel,
+        piece_bytes: configured.piece_bytes,
+        lanes: LaneLimits {
+            connections_max: configured.connections_max,
+            bytes_per_second_max: configured.bandwidth_max_bytes,
+        },
+        prefetch_max: match configured.prefetch {
+            config::Prefetch::OnPull => configured.prefetch_max,
+            config::Prefetch::Off => 0,
+        },
         offline: config.offline,
     };
     Ok(Arc::new(Mirror::new(Upstream::new(options)?, policy, clock.clone(), metrics.clone())))

@@ -19,7 +19,7 @@ pub(super) const HOST: &str = "HOST";
 use Shape::{List, Map, Scalar};
 
 /// Every key by its path, in the order of `config.yaml`.
-pub(super) const KEYS: [(&[&str], Shape); 53] = [
+pub(super) const KEYS: [(&[&str], Shape); 59] = [
     (&["http", "listen"], Scalar),
     (&["http", "shutdown_grace"], Scalar),
     (&["http", "connections_max"], Scalar),
@@ -69,6 +69,12 @@ pub(super) const KEYS: [(&[&str], Shape); 53] = [
     (&["upstreams", HOST, "first_byte_timeout"], Scalar),
     (&["upstreams", HOST, "no_progress_timeout"], Scalar),
     (&["upstreams", HOST, "retries"], Scalar),
+    (&["upstreams", HOST, "parallel"], Scalar),
+    (&["upstreams", HOST, "piece_size"], Scalar),
+    (&["upstreams", HOST, "connections_max"], Scalar),
+    (&["upstreams", HOST, "bandwidth_max"], Scalar),
+    (&["upstreams", HOST, "prefetch"], Scalar),
+    (&["upstreams", HOST, "prefetch_max"], Scalar),
     (&["upstreams", HOST, "immutable_tags"], List),
     (&["upstreams", HOST, "tags"], List),
     (&["upstreams", HOST, "on_upstream_404"], Scalar),

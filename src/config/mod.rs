@@ -36,7 +36,7 @@ pub use self::{
     sections::{Cache, Http, Log, LogFormat, Push, Sparse, Storage},
     tree::{KeyPath, Origin, Step},
     units::Limit,
-    upstream::{Credentials, OnUpstream404, TagRule, Upstream, Visibility},
+    upstream::{Credentials, OnUpstream404, Prefetch, TagRule, Upstream, Visibility},
 };
 
 /// Everything an operator can decide, with every default filled in.

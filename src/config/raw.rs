@@ -11,7 +11,7 @@ use super::{
     sections::{Cache, Http, Log, Push, Storage},
     tree::{KeyPath, Node, Origin},
     units,
-    upstream::{OnUpstream404, Visibility},
+    upstream::{OnUpstream404, Prefetch, Visibility},
 };
 
 /// The whole file.
@@ -92,6 +92,20 @@ pub(super) struct RawUpstream {
     pub no_progress_timeout: Duration,
     /// Attempts after the first one, while none makes progress. Default 3.
     pub retries: u32,
+    /// Requests at a time for one large blob. Default 4.
+    pub parallel: usize,
+    /// How much of a large blob one of them asks for. Default `16MiB`.
+    #[serde(rename = "piece_size", deserialize_with = "units::bytes::deserialize")]
+    pub piece_bytes: u64,
+    /// Transfers of blobs at a time. Default 32.
+    pub connections_max: usize,
+    /// Bytes of blobs per second. Default `unlimited`.
+    #[serde(rename = "bandwidth_max", deserialize_with = "units::bytes_or_unlimited::deserialize")]
+    pub bandwidth_max_bytes: Option<u64>,
+    /// Whether blobs are fetched before they are asked for. Default `on_pull`.
+    pub prefetch: Prefetch,
+    /// Blobs fetched ahead at a time. Default 4.
+    pub prefetch_max: usize,
     /// Globs of tags that never change and are never asked about again. Default none.
     pub immutable_tags: Vec<String>,
     /// Other times for some tags; the first rule that fits counts. Default none.
@@ -133,6 +147,12 @@ impl Default for RawUpstream {
             first_byte_timeout: Duration::from_secs(20),
             no_progress_timeout: Duration::from_secs(30),
             retries: 3,
+            parallel: 4,
+            piece_bytes: 16 << 20,
+            connections_max: 32,
+            bandwidth_max_bytes: None,
+            prefetch: Prefetch::default(),
+            prefetch_max: 4,
             immutable_tags: Vec::new(),
             tags: Vec::new(),
             on_upstream_404: OnUpstream404::default(),

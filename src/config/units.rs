@@ -125,6 +125,26 @@ pub(super) mod bytes {
     }
 }
 
+/// `#[serde(with)]` for a number of bytes that may have no bound, which is `None` and written `unlimited`.
+pub(super) mod bytes_or_unlimited {
+    use super::{Deserializer, Serializer, parse_bytes, parsed};
+
+    #[expect(clippy::ref_option, reason = "the signature is serde's")]
+    pub fn serialize<S: Serializer>(bytes: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
+        match bytes {
+            None => serializer.serialize_str("unlimited"),
+            Some(bytes) => super::bytes::serialize(bytes, serializer),
+        }
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+        parsed(deserializer, "`unlimited`, or a size such as 64MiB or 500MB", |text| match text {
+            "unlimited" => Some(None),
+            _ => parse_bytes(text).map(Some),
+        })
+    }
+}
+
 /// `#[serde(with)]` for a duration.
 pub(super) mod duration {
     use super::{Deserializer, Duration, Serializer, parse_duration, parsed};

@@ -60,6 +60,20 @@ pub struct Upstream {
     pub no_progress_timeout: Duration,
     /// Attempts after the first one, while none makes progress.
     pub retries: u32,
+    /// Requests at a time for one large blob; not zero.
+    pub parallel: usize,
+    /// How much of a large blob one of them asks for; not zero.
+    #[serde(rename = "piece_size", with = "units::bytes")]
+    pub piece_bytes: u64,
+    /// Transfers of blobs at a time; not zero.
+    pub connections_max: usize,
+    /// Bytes of blobs per second; `None` is as fast as they come.
+    #[serde(rename = "bandwidth_max", with = "units::bytes_or_unlimited")]
+    pub bandwidth_max_bytes: Option<u64>,
+    /// Whether blobs are fetched before they are asked for.
+    pub prefetch: Prefetch,
+    /// Blobs fetched ahead at a time; not zero.
+    pub prefetch_max: usize,
     /// Globs ([`units::glob`]) of tags that never change.
     pub immutable_tags: Vec<String>,
     /// Other times for some tags; the first rule that fits a tag counts.
@@ -100,6 +114,18 @@ pub enum OnUpstream404 {
     Serve,
     /// It is gone here too.
     Forget,
+}
+
+/// `prefetch`: whether blobs are fetched before they are asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Prefetch {
+    /// With the first layer of an image that a client pulls, the others are fetched too.
+    #[default]
+    #[serde(rename = "on_pull")]
+    OnPull,
+    /// Never.
+    #[serde(rename = "off")]
+    Off,
 }
 
 /// A user name and its password; `Debug` and `Serialize` hide the password.

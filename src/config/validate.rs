@@ -125,21 +125,31 @@ impl<'a> Check<'a> {
         }
     }
 
+    /// What would be nothing at all as zero.
+    fn not_zero(&mut self, name: &str, raw: &RawUpstream) {
+        for (key, is_zero) in [
+            ("connect_timeout", raw.connect_timeout.is_zero()),
+            ("first_byte_timeout", raw.first_byte_timeout.is_zero()),
+            ("no_progress_timeout", raw.no_progress_timeout.is_zero()),
+            ("parallel", raw.parallel == 0),
+            ("piece_size", raw.piece_bytes == 0),
+            ("connections_max", raw.connections_max == 0),
+            ("bandwidth_max", raw.bandwidth_max_bytes == Some(0)),
+            ("prefetch_max", raw.prefetch_max == 0),
+        ] {
+            if is_zero {
+                self.refuse(KeyPath::of(&["upstreams", name, key]), Fault::Zero);
+            }
+        }
+    }
+
     fn upstream(&mut self, name: String, raw: RawUpstream, revalidate_after: Duration) -> Option<Upstream> {
         let path = |key: &str| KeyPath::of(&["upstreams", &name, key]);
         if !is_host(&name) {
             self.refuse(KeyPath::of(&["upstreams", &name]), Fault::NotAHost { name: name.clone() });
             return None;
         }
-        for (key, timeout) in [
-            ("connect_timeout", raw.connect_timeout),
-            ("first_byte_timeout", raw.first_byte_timeout),
-            ("no_progress_timeout", raw.no_progress_timeout),
-        ] {
-            if timeout.is_zero() {
-                self.refuse(path(key), Fault::Zero);
-            }
-        }
+        self.not_zero(&name, &raw);
         for (index, host) in raw.hosts.iter().enumerate() {
             if !is_host(host) {
                 self.refuse(path("hosts").then(Step::Index(index)), Fault::NotAHost { name: host.clone() });
@@ -179,6 +189,12 @@ impl<'a> Check<'a> {
             first_byte_timeout: raw.first_byte_timeout,
             no_progress_timeout: raw.no_progress_timeout,
             retries: raw.retries,
+            parallel: raw.parallel,
+            piece_bytes: raw.piece_bytes,
+            connections_max: raw.connections_max,
+            bandwidth_max_bytes: raw.bandwidth_max_bytes,
+            prefetch: raw.prefetch,
+            prefetch_max: raw.prefetch_max,
             immutable_tags: raw.immutable_tags,
             tags,
             on_upstream_404: raw.on_upstream_404,

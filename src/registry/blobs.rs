@@ -163,6 +163,9 @@ impl Registry {
         range: Option<RangeRequest>,
     ) -> Result<PulledBlob, Error> {
         let depot = self.depot();
+        if range.is_none() {
+            self.prefetch.blob_got(source, digest);
+        }
         let pin = depot.room.pin(*digest);
         let link = depot.metadata.find_link(&source.canonical, digest).await?;
         if let Link::Linked(row) | Link::Unlinked(row) = &link
@@ -187,7 +190,7 @@ impl Registry {
                     let content = Content::Bypass(Box::new(bypass));
                     return Ok(PulledBlob { content, size_bytes, range: Some(ahead), outcome: Outcome::Bypass });
                 }
-                let reader = fill.reader(file, size_bytes).pinned(Arc::new(pin));
+                let reader = fill.reader(file, size_bytes, pin);
                 Ok(PulledBlob { content: Content::File(reader), size_bytes, range, outcome })
             }
             Start::Bypass => self.bypass(source, digest, range).await,

@@ -8,7 +8,7 @@ use super::error::Error;
 use super::routing::Target;
 use super::{Place, Registry, Sparse, within_patience};
 use crate::cache::space::{Class, Holding, blocks_for};
-use crate::cache::{self, Outcome, PulledManifest, Source, to_the_end};
+use crate::cache::{self, Outcome, PulledManifest, Source, StoredManifest, to_the_end};
 use crate::metadata::{NewManifest, Provenance};
 use crate::oci::{Algorithm, Digest, Manifest, Reference, RepositoryName, Tag};
 
@@ -27,6 +27,13 @@ impl Registry {
     /// The manifest that a tag or a digest names.
     pub async fn pull_manifest(&self, target: &Target, reference: &Reference) -> Result<PulledManifest, Error> {
         within_patience(target, self.find_manifest(target, reference)).await
+    }
+
+    /// A client has got a manifest, and may go on to what it names.
+    pub async fn manifest_got(&self, target: &Target, manifest: &StoredManifest) {
+        if let Ok(Place::Mirror(source) | Place::Overlay(_, source)) = self.place(target).await {
+            self.prefetch.manifest_got(&source, manifest);
+        }
     }
 
     async fn find_manifest(&self, target: &Target, reference: &Reference) -> Result<PulledManifest, Error> {

@@ -18,7 +18,9 @@ use std::time::Duration;
 
 use moka::sync::Cache;
 
-use crate::cache::{Depot, Fills, HEADERS_WITHIN, ListLimits, Lists, Manifests, Memory, Mirror, Proofs, Source};
+use crate::cache::{
+    Depot, Fills, HEADERS_WITHIN, ListLimits, Lists, Manifests, Memory, Mirror, Prefetch, Proofs, Source,
+};
 use crate::oci::{Digest, Host, RepositoryName};
 
 pub use blobs::{BlobHead, Content, PulledBlob};
@@ -31,7 +33,7 @@ pub use tags::{PAGE_MAX, Page};
 pub use uploads::{Chunk, Mounted};
 
 pub use crate::blobs::{BlobPin, BlobReader, Growth, Progress};
-pub use crate::cache::{Bypass, Error as CacheError, Outcome, PulledManifest, Staleness, StoredManifest};
+pub use crate::cache::{Bypass, Error as CacheError, FillView, Outcome, PulledManifest, Staleness, StoredManifest};
 pub use crate::upstream::Error as UpstreamError;
 
 /// Answers "the upstream has it" that are remembered, and for how long: a push follows within minutes.
@@ -67,7 +69,8 @@ pub struct Options {
 pub struct Registry {
     names: Names,
     mirrors: HashMap<Host, Arc<Mirror>>,
-    fills: Fills,
+    fills: Arc<Fills>,
+    prefetch: Arc<Prefetch>,
     manifests: Arc<Manifests>,
     lists: Arc<Lists>,
     memory: Arc<Memory>,
@@ -127,10 +130,12 @@ impl Registry {
         memory: Arc<Memory>,
         options: Options,
     ) -> Self {
+        let fills = Arc::new(Fills::new(Arc::clone(&depot)));
         Self {
             names,
             mirrors: mirrors.into_iter().map(|mirror| (mirror.host().clone(), mirror)).collect(),
-            fills: Fills::new(Arc::clone(&depot)),
+            prefetch: Prefetch::new(Arc::clone(&fills)),
+            fills,
             lists: Lists::new(Arc::clone(&depot), options.lists),
             manifests: Manifests::new(depot, Arc::clone(&memory)),
             memory,

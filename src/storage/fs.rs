@@ -107,6 +107,14 @@ pub(super) fn open_staging(path: &Path) -> Result<(File, u64), Error> {
     Ok((file, length_bytes))
 }
 
+/// Cuts a file that is longer than this.
+pub(super) fn shorten(file: &File, path: &Path, length_bytes: u64) -> Result<(), Error> {
+    if file.metadata().map_err(Error::io("reading the size of", path))?.len() > length_bytes {
+        file.set_len(length_bytes).map_err(Error::io("shortening", path))?;
+    }
+    Ok(())
+}
+
 pub(super) fn preallocate(file: &File, path: &Path, length_bytes: u64) -> Result<(), Error> {
     if length_bytes == 0 {
         return Ok(());

@@ -8,6 +8,7 @@
 //!   blobs/sha256/ab/abcdef…        committed blobs and manifests: immutable, named by what they hold
 //!   blobs/sha512/ab/abcdef…
 //!   staging/fills/sha256-abcdef…   fills in progress; what a restart finds here is continued when asked for again
+//!   staging/fills/….front          how far that fill has come without a gap, while it is written in several places
 //!   staging/uploads/UUID           upload sessions; those without a row in the index are removed at start
 //!   staging/puts/UUID              small blobs on their way in; removed at start
 //! ```
@@ -51,6 +52,16 @@ pub(super) fn fill(root: &Path, digest: &Digest) -> PathBuf {
     root.join("staging/fills").join(format!("{}-{}", digest.algorithm().as_str(), digest.hex()))
 }
 
+/// Where it is recorded how much of a staged file has no gap.
+pub(super) fn front(staged: &Path) -> PathBuf {
+    staged.with_added_extension("front")
+}
+
+/// The staged file whose front a file records.
+pub(super) fn of_front(path: &Path) -> Option<PathBuf> {
+    path.extension().is_some_and(|extension| extension == "front").then(|| path.with_extension(""))
+}
+
 /// The digest whose fill a file name in `staging/fills` belongs to.
 pub(super) fn parse_fill(name: &str) -> Option<Digest> {
     name.replacen('-', ":", 1).parse().ok()
@@ -75,6 +86,8 @@ mod tests {
         let path = fill(Path::new("/s"), &digest);
         assert_eq!(parse_fill(path.file_name().unwrap().to_str().unwrap()), Some(digest));
         assert_eq!(parse_fill("sha256-zz"), None);
+        assert_eq!(of_front(&front(&path)), Some(path.clone()));
+        assert_eq!(of_front(&path), None);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Writing follows one order everywhere: bytes into a file of `staging/`, fsync, rename to the final name, fsync of the
 //! folder. A crash before the rename leaves a staging file, which start-up removes or continues; after it, the blob.
 
+mod front;
 mod fs;
 mod keys;
 mod marker;
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use crate::oci::{Digest, UploadId};
 
+pub use front::FrontRecord;
 pub use fs::{FileSystemSize, allocated_bytes};
 
 /// Why the store could not do something. Every variant names the path.
@@ -200,6 +202,27 @@ impl Store {
         fs::remove(path)
     }
 
+    /// Begins to record how much of a staged file has no gap.
+    pub fn record_front(&self, staged: &Path, front_bytes: u64) -> Result<FrontRecord, Error> {
+        FrontRecord::create(staged, front_bytes)
+    }
+
+    /// The staged file has no gap any more.
+    pub fn forget_front(&self, staged: &Path) -> Result<(), Error> {
+        fs::remove(&keys::front(staged))
+    }
+
+    /// Cuts a staged file down to what has no gap, if that was recorded.
+    pub fn settle_front(&self, file: &File, staged: &Path) -> Result<(), Error> {
+        front::settle(file, staged)
+    }
+
+    /// Removes a staged file and what is recorded of it.
+    pub fn remove_staged(&self, staged: &Path) -> Result<(), Error> {
+        fs::remove(staged)?;
+        fs::remove(&keys::front(staged))
+    }
+
     /// Size and free space of the file system under the store.
     pub fn file_system(&self) -> Result<FileSystemSize, Error> {
         fs::file_system(&self.root)
@@ -214,10 +237,17 @@ impl Store {
             .sum()
     }
 
-    /// Partial fills that an earlier process left. Files with foreign names are removed.
+    /// Partial fills that an earlier process left, each cut down to what has no gap. Files with foreign names are removed.
     pub fn list_partial_fills(&self) -> Result<Vec<PartialFill>, Error> {
         let mut found = Vec::new();
-        for path in fs::list(&self.root.join("staging/fills"))? {
+        let folder = self.root.join("staging/fills");
+        for record in fs::list(&folder)? {
+            let Some(staged) = keys::of_front(&record) else { continue };
+            if staged.exists() {
+                front::settle(&fs::open_staging(&staged)?.0, &staged)?;
+            }
+        }
+        for path in fs::list(&folder)? {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             match keys::parse_fill(name) {
                 Some(digest) => {

@@ -12,6 +12,7 @@ use crate::support::process::{Process, run};
 use crate::support::push::{IMAGE, closing, digest_of, image};
 use crate::support::raw::Raw;
 use crate::support::registry::bytes_on_disk;
+use crate::support::upstream::{FakeUpstream, Fault, Gate, On};
 
 /// A folder whose configuration knows no upstream, so that no name is asked of anybody.
 fn folder() -> TempDir {
@@ -157,6 +158,64 @@ async fn a_kill_in_the_middle_of_many_pushes_loses_none_that_was_acknowledged() 
         assert_eq!(staged, 0, "files of pushes that nobody can continue");
         process.kill();
     }
+}
+
+#[tokio::test]
+async fn a_kill_amid_the_pieces_of_a_blob_leaves_a_front_without_gaps_to_go_on_from() {
+    const MIB: usize = 1 << 20;
+    let (folder, fake) = (folder(), FakeUpstream::start().await);
+    let bytes = content(24 * MIB, 5);
+    let digest = fake.push_blob("team/app", bytes.clone());
+    let url = fake.base_url();
+    let upstreams = format!("hub.example: {{url: \"{url}\", default: true, piece_size: 1MiB, prefetch: off}}");
+    let config = format!("upstreams: {{{upstreams}}}\nstorage: {{min_free: 0}}\n");
+    std::fs::write(folder.path().join("config.yaml"), config).expect("it can be written to");
+    let gate = Gate::closed();
+    fake.fault(On::blob(&digest).times(1), Fault::Drip(gate.clone(), 100_000));
+    let process = Process::serve(folder.path(), &[]).await;
+    let path = format!("/v2/team/app/blobs/{digest}");
+    let mut reading = Call::get(&path).open(process.address).await;
+    gate.let_pass(5);
+    assert!(reading.read(500_000).await == bytes[..500_000]);
+    // The first stream stands still within its piece; the others fill what is ahead of it.
+    let ahead = 500_000 + 8 * MIB as u64;
+    fake.until(|requests| requests.0.iter().map(|request| request.bytes_sent).sum::<u64>() == ahead).await;
+    fake.heal();
+    let process = killed(process, folder.path()).await;
+    let before = fake.requests().len();
+    let answer = get(&process, &path).await;
+    assert!(answer.looks_complete() && answer.body == bytes);
+    let first = fake.requests().0[before].header("range").map(str::to_owned);
+    let from = first.as_deref().map_or(0, |range| range["bytes=".len()..range.len() - 1].parse::<usize>().unwrap());
+    assert!(from <= 500_000, "gone on from {from}, where there was a gap before");
+    process.kill();
+}
+
+#[tokio::test]
+async fn a_killed_fill_goes_on_near_where_it_was() {
+    let (folder, fake) = (folder(), FakeUpstream::start().await);
+    let bytes = content(24 << 20, 6);
+    let digest = fake.push_blob("team/app", bytes.clone());
+    let url = fake.base_url();
+    let upstreams = format!("hub.example: {{url: \"{url}\", default: true, piece_size: 1MiB, prefetch: off}}");
+    let config = format!("upstreams: {{{upstreams}}}\nstorage: {{min_free: 0}}\n");
+    std::fs::write(folder.path().join("config.yaml"), config).expect("it can be written to");
+    // Every stream stands still half-way of the blob.
+    let gate = Gate::closed();
+    fake.fault(On::blob(&digest).after(13), Fault::SlowFirstByte(gate.clone()));
+    let process = Process::serve(folder.path(), &[]).await;
+    let path = format!("/v2/team/app/blobs/{digest}");
+    let mut reading = Call::get(&path).open(process.address).await;
+    assert!(reading.read(8 << 20).await == bytes[..8 << 20]);
+    fake.heal();
+    let process = killed(process, folder.path()).await;
+    let before = fake.requests().len();
+    let answer = get(&process, &path).await;
+    assert!(answer.looks_complete() && answer.body == bytes);
+    let first = fake.requests().0[before].header("range").expect("it goes on").to_owned();
+    let from: usize = first["bytes=".len()..first.len() - 1].parse().unwrap();
+    assert!(from >= 7 << 20, "gone on from {from}");
+    process.kill();
 }
 
 /// Bytes below one folder.

@@ -139,6 +139,31 @@ async fn a_blob_that_a_slow_client_reads_stays() {
 }
 
 #[tokio::test]
+async fn nothing_is_evicted_in_vain_for_a_blob_that_what_is_open_leaves_no_room_for() {
+    let fake = FakeUpstream::start().await;
+    let large = fake.push_blob(REPOSITORY, content(12 << 20, 9));
+    let blobs = push_blobs(&fake, 3);
+    let huge_bytes = content(6 << 20, 8);
+    let huge = fake.push_blob(REPOSITORY, huge_bytes.clone());
+    let registry = over(&fake).cache_max((12 << 20) + 4 * BLOB_BYTES).start().await;
+    registry.get(&blob_path(REPOSITORY, &large)).await;
+    registry.fills_end().await;
+    for blob in &blobs {
+        pull(&registry, blob).await;
+    }
+    let mut slow: Reading = registry.open(&blob_path(REPOSITORY, &large)).await;
+    slow.read(1).await;
+    let answer = registry.get(&blob_path(REPOSITORY, &huge)).await;
+    assert_eq!((answer.cache(), answer.complete), ("bypass", true));
+    assert!(answer.body == huge_bytes);
+    assert_eq!(here(&registry, &blobs), [0, 1, 2], "the small ones went for nothing");
+    drop(slow);
+    registry.until("it is closed", |registry| registry.registry().depot().room.n_pins() == 0).await;
+    assert_eq!(registry.get(&blob_path(REPOSITORY, &huge)).await.cache(), "miss");
+    registry.finish().await;
+}
+
+#[tokio::test]
 async fn a_blob_larger_than_the_cache_streams_through_and_is_not_kept() {
     let fake = FakeUpstream::start().await;
     let bytes = content(4 * BLOB, 1);

@@ -10,6 +10,7 @@ mod deletes; // tags, manifests and blobs taken away
 mod errors; // malformed requests: the error of the specification, nothing stored
 mod eviction; // the bound of the cache
 mod fault_table; // every fault of an upstream in every situation
+mod fills; // the fills under way, as they are shown
 mod freshness; // when a tag is asked for again
 mod health; // what orchestrators and Prometheus ask
 mod lists; // tags and repositories, a page at a time
@@ -17,10 +18,12 @@ mod manifests; // of upstreams, as clients ask for them
 mod manifests_pushed; // kept byte for byte, refused with a reason
 mod mounts; // blobs from one repository into another
 mod names; // every way to name a repository
+mod prefetch; // layers before they are asked for
 mod private; // pushed names beside mirrored ones
 mod pull_cold; // the transfer that belongs to the server
 mod pull_concurrent; // many clients at once
 mod pull_faults; // what upstreams do wrong
+mod pull_pieces; // large blobs by several requests at a time
 mod pull_range; // parts of blobs, and HEAD
 mod pull_warm; // what is here already
 mod push; // whole pushes as each client sends them

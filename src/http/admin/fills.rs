@@ -4,7 +4,7 @@ use axum::response::Response;
 use serde::Serialize;
 
 use super::json;
-use crate::registry::Registry;
+use crate::registry::{FillView, Registry};
 
 #[derive(Serialize)]
 struct Listed {
@@ -15,15 +15,36 @@ struct Listed {
 struct FillShown {
     digest: String,
     repository: String,
+    upstream: String,
+    source: String,
     bytes: u64,
+    total_bytes: Option<u64>,
+    bytes_per_second: u64,
+    readers: usize,
+    started_ms: i64,
+    priority: &'static str,
+    pieces: usize,
 }
 
-/// The fills under way.
+impl From<FillView> for FillShown {
+    fn from(view: FillView) -> Self {
+        Self {
+            digest: view.digest.to_string(),
+            repository: view.repository.to_string(),
+            upstream: view.upstream.to_string(),
+            source: view.source,
+            bytes: view.received_bytes,
+            total_bytes: view.total_bytes,
+            bytes_per_second: view.bytes_per_second,
+            readers: view.readers,
+            started_ms: view.started_ms,
+            priority: view.priority.as_str(),
+            pieces: view.pieces,
+        }
+    }
+}
+
+/// The fills under way, the longest running first.
 pub fn list(registry: &Registry) -> Response {
-    let shown = registry.fills().list().into_iter().map(|fill| FillShown {
-        digest: fill.digest.to_string(),
-        repository: fill.repository.to_string(),
-        bytes: fill.servable_bytes().unwrap_or(0),
-    });
-    json(&Listed { fills: shown.collect() })
+    json(&Listed { fills: registry.fills().list().into_iter().map(FillShown::from).collect() })
 }

@@ -116,6 +116,8 @@ impl Builder {
         upstream.is_default = is_default;
         // One retry shows that there are any; more only make the tests of failures longer.
         upstream.retries = 1;
+        // Tests count requests; those of prefetch switch it on.
+        upstream.prefetch = config::Prefetch::Off;
         self.config.upstreams.push(upstream);
         self.config.upstreams.sort_by(|one, other| one.name.cmp(&other.name));
         self
