@@ -58,7 +58,7 @@ pub struct Bench {
 
 type Topic = (&'static str, fn(&Bench) -> Result<()>);
 
-const TOPICS: [Topic; 7] = [
+const TOPICS: [Topic; 8] = [
     ("warm", warm::run),
     ("manifest", manifest::run),
     ("cold", cold::run),
