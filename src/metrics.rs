@@ -1,6 +1,7 @@
 //! Every metric, declared once; labels come from `as_str()` of the enums, so log, header and metric use the same words.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, Recorder as _, with_local_recorder};
@@ -11,6 +12,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, 
 pub struct Metrics {
     recorder: Arc<PrometheusRecorder>,
     handle: PrometheusHandle,
+    ended: Arc<RwLock<HashMap<Ended, Counted>>>,
     /// Fills running now.
     pub fills_in_flight: Gauge,
     /// Bytes received from upstreams by fills.
@@ -21,8 +23,21 @@ pub struct Metrics {
     pub evicted_blobs: Counter,
     /// Connections open now.
     pub connections: Gauge,
+    /// Log lines that the log's reader was too slow for.
+    pub log_lines_dropped: Counter,
     /// Seconds from a request's head to the last byte of its answer.
     pub request_seconds: Histogram,
+}
+
+/// The labels of a request that ended: action, outcome, status if there was one. There are as many as the enums have
+/// words.
+type Ended = (&'static str, &'static str, Option<u16>);
+
+/// What is counted of requests with the same labels.
+#[derive(Clone)]
+struct Counted {
+    requests: Counter,
+    sent_bytes: Counter,
 }
 
 /// A label and its value.
@@ -38,45 +53,63 @@ impl Metrics {
             .build_recorder();
         let handle = recorder.handle();
         with_local_recorder(&recorder, describe);
-        let (fills_in_flight, fill_bytes, evicted_bytes, evicted_blobs, connections, request_seconds) =
-            with_local_recorder(&recorder, || {
-                (
-                    metrics::gauge!("entrepot_fills_in_flight"),
-                    metrics::counter!("entrepot_fill_bytes_total"),
-                    metrics::counter!("entrepot_evicted_bytes_total"),
-                    metrics::counter!("entrepot_evicted_blobs_total"),
-                    metrics::gauge!("entrepot_connections"),
-                    metrics::histogram!("entrepot_request_seconds"),
-                )
-            });
+        let (
+            fills_in_flight,
+            fill_bytes,
+            evicted_bytes,
+            evicted_blobs,
+            connections,
+            log_lines_dropped,
+            request_seconds,
+        ) = with_local_recorder(&recorder, || {
+            (
+                metrics::gauge!("entrepot_fills_in_flight"),
+                metrics::counter!("entrepot_fill_bytes_total"),
+                metrics::counter!("entrepot_evicted_bytes_total"),
+                metrics::counter!("entrepot_evicted_blobs_total"),
+                metrics::gauge!("entrepot_connections"),
+                metrics::counter!("entrepot_log_lines_dropped_total"),
+                metrics::histogram!("entrepot_request_seconds"),
+            )
+        });
         fills_in_flight.set(0.0);
         connections.set(0.0);
         let recorder = Arc::new(recorder);
         Self {
             recorder,
             handle,
+            ended: Arc::default(),
             fills_in_flight,
             fill_bytes,
             evicted_bytes,
             evicted_blobs,
             connections,
+            log_lines_dropped,
             request_seconds,
         }
     }
 
     /// A request to `/v2/` or `/api/` ended; `None` if its client left before there was an answer.
     pub fn request(&self, action: &'static str, outcome: &'static str, status: Option<u16>, sent_bytes: u64) {
+        let ended = (action, outcome, status);
+        let known = self.ended.read().unwrap_or_else(PoisonError::into_inner).get(&ended).cloned();
+        let counted = known.unwrap_or_else(|| {
+            let counted = self.counted(ended);
+            self.ended.write().unwrap_or_else(PoisonError::into_inner).insert(ended, counted.clone());
+            counted
+        });
+        counted.requests.increment(1);
+        counted.sent_bytes.increment(sent_bytes);
+    }
+
+    fn counted(&self, (action, outcome, status): Ended) -> Counted {
+        let labels = || vec![("action", action.into()), ("outcome", outcome.into())];
         let status = status.map_or_else(|| "none".to_owned(), |status| status.to_string());
-        self.count(
-            "entrepot_requests_total",
-            vec![("action", action.into()), ("outcome", outcome.into()), ("status", status)],
-            1,
-        );
-        self.count(
-            "entrepot_sent_bytes_total",
-            vec![("action", action.into()), ("outcome", outcome.into())],
-            sent_bytes,
-        );
+        let with_status = [labels(), vec![("status", status)]].concat();
+        Counted {
+            requests: self.recorder.register_counter(&key("entrepot_requests_total", with_status), &METADATA),
+            sent_bytes: self.recorder.register_counter(&key("entrepot_sent_bytes_total", labels()), &METADATA),
+        }
     }
 
     /// A fill ended: `committed`, `failed`, `mismatch`, `bypass`.
@@ -208,6 +241,7 @@ fn describe() {
     metrics::describe_counter!("entrepot_refreshed_ahead_total", "Tags confirmed before their time was up.");
     metrics::describe_counter!("entrepot_evicted_bytes_total", "Bytes removed to make room.");
     metrics::describe_counter!("entrepot_evicted_blobs_total", "Blobs removed to make room.");
+    metrics::describe_counter!("entrepot_log_lines_dropped_total", "Log lines dropped: the log's reader was too slow.");
     metrics::describe_gauge!("entrepot_store_bytes", "Disk space taken or promised, by what it is for.");
     metrics::describe_gauge!("entrepot_lists_bytes", "Lists of tags and referrers kept in the index.");
     metrics::describe_counter!("entrepot_lists_too_long_total", "Lists of upstreams with more entries than are kept.");

@@ -40,7 +40,8 @@ pub fn run(loaded: &LoadedConfig) -> anyhow::Result<()> {
         LogFormat::Text => telemetry::Format::Text,
         LogFormat::Json => telemetry::Format::Json,
     };
-    let _log = telemetry::start(format, &config.log.level);
+    let _log =
+        telemetry::start(format, &config.log.level, usize::try_from(config.log.buffer_bytes).unwrap_or(usize::MAX));
     loaded.warnings.iter().for_each(|warning| warn!("{warning}"));
     raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -87,11 +87,11 @@ fn resolve(tree: &Node, rest: &str) -> Result<(Vec<String>, Shape), Fault> {
         match (path, of_upstream) {
             ([section, HOST, key], Some((host, last))) if *key == last => {
                 let host = configured_upstream(tree, host)?;
-                return Ok((vec![(*section).to_owned(), host, last.to_owned()], shape));
+                return Ok((vec![(*section).to_owned(), host, last.to_owned()], *shape));
             }
             ([_, HOST, _], _) => {}
             (path, _) if path.join("__") == lower => {
-                return Ok((path.iter().map(|key| (*key).to_owned()).collect(), shape));
+                return Ok((path.iter().map(|key| (*key).to_owned()).collect(), *shape));
             }
             _ => {}
         }

@@ -19,7 +19,7 @@ pub(super) const HOST: &str = "HOST";
 use Shape::{List, Map, Scalar};
 
 /// Every key by its path, in the order of `config.yaml`.
-pub(super) const KEYS: [(&[&str], Shape); 59] = [
+pub(super) const KEYS: &[(&[&str], Shape)] = &[
     (&["http", "listen"], Scalar),
     (&["http", "shutdown_grace"], Scalar),
     (&["http", "connections_max"], Scalar),
@@ -49,6 +49,7 @@ pub(super) const KEYS: [(&[&str], Shape); 59] = [
     (&["local_only"], List),
     (&["log", "format"], Scalar),
     (&["log", "level"], Scalar),
+    (&["log", "buffer"], Scalar),
     (&["upstreams"], Map),
     (&["upstreams", HOST, "url"], Scalar),
     (&["upstreams", HOST, "send_ns"], Scalar),

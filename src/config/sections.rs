@@ -171,11 +171,15 @@ pub struct Log {
     pub format: LogFormat,
     /// A level, or a filter such as `info,entrepot::cache=debug`. Default `info`.
     pub level: String,
+    /// Memory for lines that the log's reader has not taken yet; what does not fit is dropped and counted, because
+    /// serving does not wait for the log. Default `4MiB`.
+    #[serde(rename = "buffer", with = "units::bytes")]
+    pub buffer_bytes: u64,
 }
 
 impl Default for Log {
     fn default() -> Self {
-        Self { format: LogFormat::default(), level: "info".to_owned() }
+        Self { format: LogFormat::default(), level: "info".to_owned(), buffer_bytes: 4 << 20 }
     }
 }
 

@@ -76,6 +76,7 @@ impl<'a> Check<'a> {
             (["cache", "list_entries_max"], cache.list_entries_max == 0),
             (["push", "manifest_max"], push.manifest_max_bytes == 0),
             (["push", "sessions_max"], push.sessions_max == 0),
+            (["log", "buffer"], config.log.buffer_bytes == 0),
             (["push", "sessions_expire_after"], push.sessions_expire_after.is_zero()),
         ] {
             if is_zero {

@@ -14,7 +14,6 @@ use tracing::info;
 
 use super::request::RequestId;
 use super::{AppState, admin, route};
-use crate::metrics::Metrics;
 use crate::registry::Outcome;
 
 /// What a request turned out to want.
@@ -52,7 +51,7 @@ pub struct Line {
     method: Method,
     path: String,
     started: Instant,
-    metrics: Metrics,
+    app: AppState,
     status: Option<StatusCode>,
     outcome: &'static str,
     sent_bytes: u64,
@@ -68,7 +67,7 @@ impl Line {
             method: request.method().clone(),
             path: request.uri().path().to_owned(),
             started: Instant::now(),
-            metrics: app.metrics.clone(),
+            app: app.clone(),
             status: None,
             outcome: "none",
             sent_bytes: 0,
@@ -95,13 +94,13 @@ impl Line {
 
 impl Drop for Line {
     fn drop(&mut self) {
-        let Self { id, operation, method, path, started, metrics, status, outcome, sent_bytes, .. } = &*self;
+        let Self { id, operation, method, path, started, app, status, outcome, sent_bytes, .. } = &*self;
         let took = started.elapsed();
         let action = operation.as_ref().and_then(Operation::of_registry);
         let operation = operation.as_ref().map_or("none", Operation::as_str);
         let status = status.map(|status| status.as_u16());
-        metrics.request(operation, outcome, status, *sent_bytes);
-        metrics.request_seconds.record(took.as_secs_f64());
+        app.metrics.request(operation, outcome, status, *sent_bytes);
+        app.metrics.request_seconds.record(took.as_secs_f64());
         info!(
             target: "entrepot::access",
             %method,

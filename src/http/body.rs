@@ -95,12 +95,6 @@ impl FileBody {
         Self::new(blob, range.start, Some(range.end), transport)
     }
 
-    /// All of `blob` from `start_byte` on.
-    pub fn from_byte(blob: BlobReader, start_byte: u64, transport: Transport) -> Self {
-        let end = blob.size_bytes;
-        Self::new(blob, start_byte, end, transport)
-    }
-
     fn new(blob: BlobReader, start_byte: u64, end_byte: Option<u64>, transport: Transport) -> Self {
         debug_assert!(end_byte.is_some() || matches!(blob.progress, Progress::Growing(_)), "a whole blob has a size");
         Self {

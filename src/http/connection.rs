@@ -26,7 +26,7 @@ pub struct Connection {
     /// What was read to recognise the protocol; the first to be read again.
     opening: Bytes,
     mappings: Arc<Mappings>,
-    /// Whether the kernel holds short segments back, from the first bytes of a file until hyper flushes.
+    /// Whether the kernel holds short segments back, from the first bytes of a file until its body ends or waits.
     corked: bool,
     stall: Stall,
     abort: AbortHandle,
@@ -69,8 +69,8 @@ impl Connection {
     }
 
     /// Without the cork every acknowledgement that comes in makes the kernel send the segment that `sendfile` is just
-    /// filling; full ones only were up to a seventh faster on loopback. A kernel that refuses sends the same bytes in
-    /// other segments.
+    /// filling; full ones only were up to a seventh faster on loopback, while taking it off between two pieces cost
+    /// more than it had brought. A kernel that refuses sends the same bytes in other segments.
     fn cork(&mut self, corked: bool) {
         if self.corked != corked {
             let _ = rustix::net::sockopt::set_tcp_cork(&self.stream, corked);
@@ -137,7 +137,10 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().cork(false);
+        let this = self.get_mut();
+        if !this.mappings.more_follows() {
+            this.cork(false);
+        }
         Poll::Ready(Ok(()))
     }
 

@@ -9,6 +9,7 @@ use serde_json::json;
 use super::AppState;
 use super::body::Body;
 use crate::report::Chain;
+use crate::telemetry;
 
 /// `/healthz`: the process is alive.
 pub async fn alive() -> Response {
@@ -37,6 +38,7 @@ pub async fn ready(State(app): State<AppState>) -> Response {
 /// `/metrics`: in the text format of Prometheus.
 pub async fn metrics(State(app): State<AppState>) -> Response {
     app.registry.depot().room.report();
+    app.metrics.log_lines_dropped.absolute(telemetry::lines_dropped());
     text(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", app.metrics.render())
 }
 

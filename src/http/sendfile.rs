@@ -22,7 +22,7 @@ use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd};
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
@@ -38,6 +38,8 @@ pub struct Mappings {
     /// A handful of entries at most: hyper holds one body of a connection at a time and few of its frames.
     live: Mutex<Vec<Registered>>,
     carried_bytes: AtomicU64,
+    /// Whether the body can hand over its next piece without having to wait for a fill.
+    more_follows: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -79,6 +81,17 @@ impl Mappings {
             Some((before, extent)) if slices[..before].iter().all(|s| s.is_empty()) => Lead::File(extent),
             Some((before, _)) => Lead::Memory { count: before, file_follows: true },
         }
+    }
+
+    /// Tells the connection whether the body's next piece comes right after the last one, so that a short segment
+    /// between the two need not leave by itself.
+    pub fn announce(&self, more_follows: bool) {
+        self.more_follows.store(more_follows, Ordering::Relaxed);
+    }
+
+    /// What the last [`announce`](Self::announce) said.
+    pub fn more_follows(&self) -> bool {
+        self.more_follows.load(Ordering::Relaxed)
     }
 
     /// Bytes that left this connection by `sendfile(2)`.

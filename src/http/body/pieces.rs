@@ -65,7 +65,7 @@ impl Pieces {
     /// The next piece, `None` at the end of the range. An error is final.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
         let Some(servable) = self.servable().await? else { return Ok(None) };
-        let at_byte = self.next_byte;
+        let (at_byte, until_byte) = (self.next_byte, servable.end);
         let piece = match &self.transport {
             Transport::Sendfile(mappings) if servable.end - servable.start > COPIED_PIECE_BYTES => {
                 let mappings = Arc::clone(mappings);
@@ -78,6 +78,9 @@ impl Pieces {
             return Err(BodyError::Short { at_byte });
         }
         self.next_byte += piece.len() as u64;
+        if let Transport::Sendfile(mappings) = &self.transport {
+            mappings.announce(self.next_byte < until_byte);
+        }
         Ok(Some(piece))
     }
 

@@ -51,10 +51,15 @@ async fn any_range_comes_out_as_it_is_in_the_file_on_both_ways() {
 }
 
 #[tokio::test]
-async fn a_body_from_a_byte_on_reaches_the_end() {
-    let bytes = sample::bytes(MIB);
-    let mut body = FileBody::from_byte(sample::blob(&bytes), 1000, Transport::Copy);
-    assert!(rest(&mut body).await.0 == bytes[1000..]);
+async fn the_last_piece_is_announced_as_the_last_so_that_its_end_is_not_held_back() {
+    let bytes = sample::bytes(8 * MIB + 1000);
+    let (transport, mappings) = sendfile();
+    let mut body = FileBody::whole(sample::blob(&bytes), transport);
+    let mut announced = Vec::new();
+    while body.frame().await.is_some() {
+        announced.push(mappings.more_follows());
+    }
+    assert_eq!(announced, [true, true, false]);
 }
 
 #[tokio::test]

@@ -57,12 +57,13 @@ const PLACES: &[(&str, &[&str], &[&str])] = &[
         &["src/storage/", "src/config/load.rs", "src/cli/setup/write.rs"],
     ),
     (
-        "tasks have an owner: fills, flights, the writer of the index, connections, signals",
+        "tasks have an owner: fills, flights, the writers of the index and of the log, connections, signals",
         &["tokio::spawn", "task::spawn(", "thread::spawn", ".spawn("],
         &[
             "src/cache/fills.rs",
             "src/cache/flights.rs",
             "src/metadata/writer.rs",
+            "src/telemetry/lines.rs",
             "src/http/server.rs",
             "src/cli/serve.rs",
         ],
