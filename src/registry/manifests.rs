@@ -1,5 +1,6 @@
 //! Manifests: pulling, pushing, deleting (distribution-spec, "Pulling manifests", "Pushing Manifests", "Deleting manifests").
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -31,7 +32,11 @@ impl Registry {
 
     /// A client has got a manifest, and may go on to what it names.
     pub async fn manifest_got(&self, target: &Target, manifest: &StoredManifest) {
-        if let Ok(Place::Mirror(source) | Place::Overlay(_, source)) = self.place(target).await {
+        let mut request = DefaultHasher::new();
+        (target.name.as_str(), &target.ns, &target.host, manifest.digest).hash(&mut request);
+        if self.prefetch.is_news(request.finish())
+            && let Ok(Place::Mirror(source) | Place::Overlay(_, source)) = self.place(target).await
+        {
             self.prefetch.manifest_got(&source, manifest);
         }
     }
