@@ -248,7 +248,7 @@ impl Scene {
             Wrong::Elsewhere => self.fake.fault(On::any(), Fault::RedirectTo(self.second.base_url().to_owned())),
             Wrong::Refuses | Wrong::IsGone => self.fake.stop().await,
             Wrong::TagMoves => {
-                self.image = self.fake.push_image(REPOSITORY, TAG, &[&self.layer, FIRST_LAYER, b"another"])
+                self.image = self.fake.push_image(REPOSITORY, TAG, &[&self.layer, FIRST_LAYER, b"another"]);
             }
             Wrong::TagGoes => self.fake.delete_tag(REPOSITORY, TAG),
         }
