@@ -45,7 +45,7 @@ impl Bypass {
         let who = new_who();
         // Its client waits, and a cache that cannot keep a blob fails no pull: who has waited long enough goes over the limit.
         let turn = mirror.lanes().turn_within(who, Priority::Client, TURN_WAIT).await;
-        let stream = mirror.ask("fetch_blob", mirror.upstream().fetch_blob(&source.remote, &digest, fetch)).await?;
+        let stream = mirror.ask("fetch_blob", source.upstream().fetch_blob(&source.remote, &digest, fetch)).await?;
         let (skip, left) = match range {
             None => (0, stream.total_bytes),
             Some(range) => (range.start.saturating_sub(stream.start), Some(range.length_bytes())),

@@ -198,7 +198,7 @@ impl Filler {
 
     pub(super) async fn open(&self, fetch: Fetch) -> Result<BlobStream, Error> {
         let mirror = &self.source.mirror;
-        mirror.ask("fetch_blob", mirror.upstream().fetch_blob(&self.source.remote, &self.digest, fetch)).await
+        mirror.ask("fetch_blob", self.source.upstream().fetch_blob(&self.source.remote, &self.digest, fetch)).await
     }
 
     /// Waits until the upstream may be asked for this fill.

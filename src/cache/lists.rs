@@ -265,7 +265,7 @@ impl<T> Gathering<T> {
 }
 
 async fn ask_tags(source: Source, entries_max: usize) -> Result<Kept<String>, Error> {
-    let (mirror, upstream) = (&source.mirror, source.mirror.upstream());
+    let (mirror, upstream) = (&source.mirror, source.upstream());
     let mut gathering = Gathering::new(entries_max);
     let mut page = mirror.ask("list_tags", upstream.list_tags(&source.remote, Some(TAGS_PER_PAGE), None)).await?;
     loop {
@@ -285,7 +285,7 @@ async fn ask_tags(source: Source, entries_max: usize) -> Result<Kept<String>, Er
 }
 
 async fn ask_referrers(source: Source, subject: Digest, entries_max: usize) -> Result<Kept<Referrer>, Error> {
-    let (mirror, upstream) = (&source.mirror, source.mirror.upstream());
+    let (mirror, upstream) = (&source.mirror, source.upstream());
     let mut gathering = Gathering::new(entries_max);
     let mut next: Option<String> = None;
     loop {
@@ -311,7 +311,7 @@ fn says_there_is_no_api(error: &Error) -> bool {
 /// Where there is no API, an index under a tag made of the subject's digest lists its referrers; no such tag, no referrers.
 async fn ask_by_tag_schema(source: &Source, subject: &Digest) -> Result<Kept<Referrer>, Error> {
     let tag = Reference::Tag(Tag::of_referrers(subject));
-    let upstream = source.mirror.upstream();
+    let upstream = source.upstream();
     let fetched = source.mirror.ask("fetch_manifest", upstream.fetch_manifest(&source.remote, &tag)).await;
     let fetched: upstream::FetchedManifest = match fetched {
         Err(error) if error.is_not_found() => return Ok(Kept { is_whole: true, entries: Vec::new() }),

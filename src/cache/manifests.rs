@@ -148,8 +148,12 @@ impl Manifests {
         self.negatives.get(key).filter(|(until_ms, _)| now_ms < *until_ms).map(|(_, error)| error)
     }
 
-    /// Takes note of a no: "there is no such thing", "you may not", "not so often". Outages are the breaker's.
+    /// Takes note of a no: "there is no such thing", "you may not", "not so often". Outages are the breaker's, and what one
+    /// caller may not another one may.
     pub(super) fn remember(&self, source: &Source, reference: &Reference, error: &Error) {
+        if source.caller.is_some() && !error.is_not_found() {
+            return;
+        }
         let Some(time) = error.lasts(source.mirror.policy().negative_ttl).filter(|time| !time.is_zero()) else {
             return;
         };
@@ -160,7 +164,7 @@ impl Manifests {
 
     pub(super) async fn ask_for(&self, source: &Source, reference: &Reference) -> Result<FetchedManifest, Error> {
         let mirror = &source.mirror;
-        mirror.ask("fetch_manifest", mirror.upstream().fetch_manifest(&source.remote, reference)).await
+        mirror.ask("fetch_manifest", source.upstream().fetch_manifest(&source.remote, reference)).await
     }
 
     pub(super) async fn fetch_now(&self, source: &Source, reference: &Reference) -> Result<Arc<StoredManifest>, Error> {

@@ -54,6 +54,22 @@ pub struct Policy {
     pub prefetch_max: usize,
     /// Never ask.
     pub offline: bool,
+    /// Who may pull what is cached of it.
+    pub visibility: Visibility,
+}
+
+/// Who may pull what is cached of an upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Visibility {
+    /// Whoever may ask this registry.
+    Everyone,
+    /// Whose own credentials are good at the upstream.
+    Passthrough {
+        /// For how long credentials that were good are taken to be good.
+        access_ttl: Duration,
+        /// There are credentials of our own to fetch with; otherwise the caller's are used.
+        has_own_credentials: bool,
+    },
 }
 
 /// An upstream with its policy.

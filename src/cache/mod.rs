@@ -3,6 +3,7 @@
 //! Decisions are pure (`freshness`, `breaker`, `space`); what acts on them runs on the server's account (`fills`, `flights`),
 //! so that no client's leaving or slowness is felt by another.
 
+mod access;
 mod answers;
 mod breaker;
 mod bypass;
@@ -34,7 +35,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::oci::RepositoryName;
+use crate::upstream::Upstream;
 
+pub use access::{Access, Probe};
 pub use answers::LastAnswer;
 pub use bypass::Bypass;
 pub use error::{Error, Wrong};
@@ -46,7 +49,7 @@ pub use lists::{ListLimits, Listed, Lists};
 pub use live::{FillView, Priority};
 pub use manifests::{Manifests, PulledManifest, Staleness};
 pub use memory::{Memory, StoredManifest};
-pub use mirror::{Mirror, Policy};
+pub use mirror::{Mirror, Policy, Visibility};
 pub use outcome::Outcome;
 pub use prefetch::Prefetch;
 pub use proof::Proofs;
@@ -64,4 +67,13 @@ pub struct Source {
     pub canonical: RepositoryName,
     /// The name at the upstream.
     pub remote: RepositoryName,
+    /// The upstream as the caller sees it, where we have no credentials of our own for what is not for everyone.
+    pub caller: Option<Upstream>,
+}
+
+impl Source {
+    /// The client to ask with, inside [`Mirror::ask`].
+    pub fn upstream(&self) -> &Upstream {
+        self.caller.as_ref().unwrap_or_else(|| self.mirror.upstream())
+    }
 }

@@ -30,7 +30,7 @@ impl std::fmt::Debug for Proofs {
 
 impl Source {
     pub(super) async fn prove(&self, digest: &Digest) -> Result<Option<u64>, Error> {
-        let head = self.mirror.upstream().head_blob(&self.remote, digest);
+        let head = self.upstream().head_blob(&self.remote, digest);
         Ok(self.mirror.ask("head_blob", head).await?.size_bytes)
     }
 }

@@ -199,7 +199,7 @@ impl Manifests {
         }
         let mirror = &source.mirror;
         let reference = Reference::Tag(tag.clone());
-        let head = mirror.ask("head_manifest", mirror.upstream().head_manifest(&source.remote, &reference)).await?;
+        let head = mirror.ask("head_manifest", source.upstream().head_manifest(&source.remote, &reference)).await?;
         let Some(digest) = head.digest else {
             // An upstream that does not say the digest in a HEAD has to be asked for the whole.
             let fetched = self.ask_for(source, &reference).await?;

@@ -16,7 +16,7 @@ use tracing::{info, warn};
 
 use crate::blobs::Blobs;
 use crate::cache::space::Limits;
-use crate::cache::{Depot, LaneLimits, ListLimits, Memory, Mirror, Policy, Room};
+use crate::cache::{Depot, LaneLimits, ListLimits, Memory, Mirror, Policy, Room, Visibility};
 use crate::clock::Clock;
 use crate::config::{self, Config, LoadedConfig, LogFormat, OnUpstream404};
 use crate::http::server::{ServerOptions, listen, serve};
@@ -221,6 +221,13 @@ fn mirror(
             config::Prefetch::Off => 0,
         },
         offline: config.offline,
+        visibility: match configured.visibility {
+            config::Visibility::Passthrough => Visibility::Passthrough {
+                access_ttl: configured.access_ttl,
+                has_own_credentials: configured.credentials.is_some(),
+            },
+            config::Visibility::Everyone | config::Visibility::Authenticated => Visibility::Everyone,
+        },
     };
     Ok(Arc::new(Mirror::new(Upstream::new(options)?, policy, clock.clone(), metrics.clone())))
 }

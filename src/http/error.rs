@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
-use http::header::{ALLOW, CONTENT_RANGE, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ALLOW, CONTENT_RANGE, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde_json::json;
 use tracing::error;
@@ -74,6 +74,7 @@ impl ApiError {
         let message = error.to_string();
         let (status, code) = match error {
             E::NameUnknown { .. } => (StatusCode::NOT_FOUND, ErrorCode::NameUnknown),
+            E::Unauthorized { .. } => return Self::unauthorized(message),
             E::NameInvalid { .. } => (StatusCode::BAD_REQUEST, ErrorCode::NameInvalid),
             E::BlobUnknown { .. } => (StatusCode::NOT_FOUND, ErrorCode::BlobUnknown),
             E::ManifestUnknown { .. } => (StatusCode::NOT_FOUND, ErrorCode::ManifestUnknown),
@@ -109,6 +110,12 @@ impl ApiError {
             E::Metadata(source) => return Self::internal(&source, request_id),
         };
         Self::new(status, code, message)
+    }
+
+    /// Clients answer this challenge with what they were given at `docker login` and its kin.
+    pub fn unauthorized(message: impl Into<String>) -> Self {
+        let answer = Self::new(StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized, message);
+        answer.header(WWW_AUTHENTICATE, "Basic realm=\"entrepot\"")
     }
 
     /// What upstreams do, after an answer from the cache was impossible. A challenge of theirs is never relayed, and an

@@ -5,14 +5,18 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::body::Body as RequestBody;
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, HOST, IF_NONE_MATCH, PRAGMA, RANGE, TRANSFER_ENCODING};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use http::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, HOST, IF_NONE_MATCH, PRAGMA, RANGE, TRANSFER_ENCODING,
+};
 use http::{HeaderMap, HeaderName, Method};
 
 use super::body::Transport;
 use super::error::ApiError;
 use super::query::Query;
 use crate::oci::{ContentRange, ErrorCode, RangeRequest, RepositoryName};
-use crate::registry::{Caller, Target};
+use crate::registry::{Caller, Credentials, Target};
 
 /// Gives every request a name that no other has, also over restarts.
 #[derive(Debug)]
@@ -84,12 +88,28 @@ impl Asked {
 
     /// The repository that the request means, all its spellings considered.
     pub fn target(&self, name: &RepositoryName) -> Target {
-        let host = self.authority.as_deref().or(self.text(&HOST)).map(|host| match host.rsplit_once(':') {
+        let caller = Caller { credentials: self.credentials(), insists: self.insists };
+        Target { name: name.clone(), ns: self.query.first("ns").map(str::to_owned), host: self.host(), caller }
+    }
+
+    /// Who the client says it is (RFC 7617). Podman's kind of nobody, an empty name with an empty password, is nobody.
+    pub fn credentials(&self) -> Option<Credentials> {
+        let (scheme, encoded) = self.text(&AUTHORIZATION)?.trim().split_once(' ')?;
+        if !scheme.eq_ignore_ascii_case("basic") {
+            return None;
+        }
+        let decoded = BASE64_STANDARD.decode(encoded.trim()).ok()?;
+        let (username, password) = std::str::from_utf8(&decoded).ok()?.split_once(':')?;
+        let is_somebody = !username.is_empty() || !password.is_empty();
+        is_somebody.then(|| Credentials { username: username.to_owned(), password: password.into() })
+    }
+
+    /// The host that the client thinks it talks to, without a port.
+    pub fn host(&self) -> Option<String> {
+        self.authority.as_deref().or(self.text(&HOST)).map(|host| match host.rsplit_once(':') {
             Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name.to_ascii_lowercase(),
             _ => host.to_ascii_lowercase(),
-        });
-        let caller = Caller { insists: self.insists };
-        Target { name: name.clone(), ns: self.query.first("ns").map(str::to_owned), host, caller }
+        })
     }
 
     /// Does the client want nothing from a cache that was not confirmed for it (RFC 9111, 5.2.1.4 and 5.4)?

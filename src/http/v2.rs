@@ -68,7 +68,7 @@ async fn dispatch(app: &AppState, action: &Action, request: Request, id: Request
     let registry = &app.registry;
     let failed = |error| ApiError::of(error, action, &id.to_string());
     let mut response = match action {
-        Action::Probe => Ok(lists::probe()),
+        Action::Probe => lists::probe(registry, &asked),
         Action::ListRepositories => lists::repositories(registry, &asked, failed).await,
         Action::ListTags { name } => lists::tags(registry, &asked, name, failed).await,
         Action::ListReferrers { name, digest } => lists::referrers(registry, &asked, name, digest, failed).await,

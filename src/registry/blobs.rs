@@ -8,7 +8,7 @@ use super::error::Error;
 use super::routing::Target;
 use super::{Place, Registry, within_patience};
 use crate::blobs::{self, BlobReader};
-use crate::cache::{self, Bypass, Fill, Outcome, Role, Source, Start};
+use crate::cache::{self, Bypass, Fill, Outcome, Probe, Role, Source, Start};
 use crate::metadata::{BlobRow, Link, Provenance};
 use crate::oci::{ByteRange, Digest, RangeRequest, RepositoryName};
 
@@ -64,7 +64,7 @@ impl Registry {
         digest: &Digest,
         range: Option<RangeRequest>,
     ) -> Result<PulledBlob, Error> {
-        match self.place(target).await? {
+        match self.place(target, Probe::Blob(*digest)).await? {
             Place::Local(name) => self.local_blob(&name, digest, range).await,
             Place::Mirror(source) => self.mirrored_blob(&source, digest, range).await,
             Place::Overlay(name, source) => match self.local_blob(&name, digest, range).await {
@@ -80,7 +80,7 @@ impl Registry {
     }
 
     async fn find_head(&self, target: &Target, digest: &Digest) -> Result<BlobHead, Error> {
-        match self.place(target).await? {
+        match self.place(target, Probe::Blob(*digest)).await? {
             Place::Local(name) => self.local_head(&name, digest).await,
             Place::Mirror(source) => self.vouch(target, &source, digest).await,
             Place::Overlay(name, source) => match self.local_head(&name, digest).await {
@@ -99,7 +99,7 @@ impl Registry {
 
     /// Takes a blob out of a repository at once, even if a manifest there names it. Its bytes go when nobody needs them.
     pub async fn delete_blob(&self, target: &Target, digest: &Digest) -> Result<(), Error> {
-        let name = self.stored_name(target).await?;
+        let name = self.stored_name(target, Probe::Blob(*digest)).await?;
         if self.depot().metadata.unlink_blob(&name, digest).await? {
             Ok(())
         } else {

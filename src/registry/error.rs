@@ -16,6 +16,12 @@ pub enum Error {
         /// Why, and what to do.
         reason: String,
     },
+    /// The repository is for those whose credentials are good at its upstream.
+    #[error("repository {name} needs credentials that its upstream accepts: log in to this registry with those")]
+    Unauthorized {
+        /// The name as asked.
+        name: RepositoryName,
+    },
     /// The name is well-formed but must not be used for this.
     #[error("{reason}")]
     NameInvalid {

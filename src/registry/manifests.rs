@@ -9,7 +9,7 @@ use super::error::Error;
 use super::routing::Target;
 use super::{Place, Registry, Sparse, within_patience};
 use crate::cache::space::{Class, Holding, blocks_for};
-use crate::cache::{self, Outcome, PulledManifest, Source, StoredManifest, to_the_end};
+use crate::cache::{self, Outcome, Probe, PulledManifest, Source, StoredManifest, to_the_end};
 use crate::metadata::{NewManifest, Provenance};
 use crate::oci::{Algorithm, Digest, Manifest, Reference, RepositoryName, Tag};
 
@@ -34,8 +34,9 @@ impl Registry {
     pub async fn manifest_got(&self, target: &Target, manifest: &StoredManifest) {
         let mut request = DefaultHasher::new();
         (target.name.as_str(), &target.ns, &target.host, manifest.digest).hash(&mut request);
+        let probe = Probe::Manifest(Reference::Digest(manifest.digest));
         if self.prefetch.is_news(request.finish())
-            && let Ok(Place::Mirror(source) | Place::Overlay(_, source)) = self.place(target).await
+            && let Ok(Place::Mirror(source) | Place::Overlay(_, source)) = self.place(target, probe).await
         {
             self.prefetch.manifest_got(&source, manifest);
         }
@@ -43,7 +44,7 @@ impl Registry {
 
     async fn find_manifest(&self, target: &Target, reference: &Reference) -> Result<PulledManifest, Error> {
         let insists = target.caller.insists;
-        match self.place(target).await? {
+        match self.place(target, Probe::Manifest(reference.clone())).await? {
             Place::Local(name) => self.local_manifest(&name, reference).await,
             Place::Mirror(source) => self.mirrored_manifest(&source, reference, insists).await,
             Place::Overlay(name, source) => match self.pushed_manifest(&name, reference).await {
@@ -62,7 +63,7 @@ impl Registry {
         content_type: Option<&str>,
         bytes: Bytes,
     ) -> Result<PushedManifest, Error> {
-        let route = self.route(target)?;
+        let behind = self.readable_by_all(self.route(target)?.private);
         let name = self.home(target)?;
         let (digest, tags) = match reference {
             Reference::Tag(tag) => (Digest::of(Algorithm::Sha256, &bytes), vec![tag.clone()]),
@@ -76,7 +77,7 @@ impl Registry {
         let subject = manifest.subject;
         let (this, set, repository) = (Arc::clone(self), tags.clone(), name.clone());
         let stored = to_the_end(async move {
-            let missing = this.adopt(&repository, &route.private, &manifest, 0).await?;
+            let missing = this.adopt(&repository, &behind, &manifest, 0).await?;
             this.check_missing(&repository, &manifest, missing)?;
             this.store_manifest(&repository, digest, &manifest, bytes, &set).await
         });
@@ -86,7 +87,7 @@ impl Registry {
 
     /// Removes a tag, or a manifest with every tag that names it.
     pub async fn delete_manifest(self: &Arc<Self>, target: &Target, reference: &Reference) -> Result<(), Error> {
-        let name = self.stored_name(target).await?;
+        let name = self.stored_name(target, Probe::Manifest(reference.clone())).await?;
         let (this, repository, wanted) = (Arc::clone(self), name.clone(), reference.clone());
         let deleted = to_the_end(async move { this.forget_manifest(&repository, &wanted).await });
         if deleted.await.unwrap_or(Err(Error::cache(&name)(cache::Error::Stopped)))? {

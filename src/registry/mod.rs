@@ -1,5 +1,6 @@
 //! The operations of the distribution specification, in its words and without HTTP.
 
+mod access;
 mod adoption;
 mod blobs;
 mod caller;
@@ -19,7 +20,8 @@ use std::time::Duration;
 use moka::sync::Cache;
 
 use crate::cache::{
-    Depot, Fills, HEADERS_WITHIN, ListLimits, Lists, Manifests, Memory, Mirror, Prefetch, Proofs, Source,
+    Access, Depot, Fills, HEADERS_WITHIN, ListLimits, Lists, Manifests, Memory, Mirror, Prefetch, Probe, Proofs,
+    Source, Visibility,
 };
 use crate::oci::{Digest, Host, RepositoryName};
 
@@ -34,7 +36,7 @@ pub use uploads::{Chunk, Mounted};
 
 pub use crate::blobs::{BlobPin, BlobReader, Growth, Progress};
 pub use crate::cache::{Bypass, Error as CacheError, FillView, Outcome, PulledManifest, Staleness, StoredManifest};
-pub use crate::upstream::Error as UpstreamError;
+pub use crate::upstream::{Credentials, Error as UpstreamError};
 
 /// Answers "the upstream has it" that are remembered, and for how long: a push follows within minutes.
 const VOUCHED_MAX: u64 = 10_000;
@@ -69,12 +71,15 @@ pub struct Options {
 pub struct Registry {
     names: Names,
     mirrors: HashMap<Host, Arc<Mirror>>,
+    /// Upstreams whose content is not for everyone.
+    guarded: Vec<Host>,
     fills: Arc<Fills>,
     prefetch: Arc<Prefetch>,
     manifests: Arc<Manifests>,
     lists: Arc<Lists>,
     memory: Arc<Memory>,
     proofs: Proofs,
+    access: Arc<Access>,
     uploads: Uploads,
     /// Blobs a client was told an upstream has, by the repository it may be about to push to.
     vouched: Cache<(RepositoryName, Digest), Source>,
@@ -101,17 +106,18 @@ enum Place {
 impl Place {
     /// The place of a repository; `private` is the first name of it that somebody pushed to.
     fn of(route: routing::Route, private: Option<RepositoryName>, mirrors: &HashMap<Host, Arc<Mirror>>) -> Self {
-        let source = route.mirrored.map(|mirrored| {
-            let mirror = Arc::clone(&mirrors[&mirrored.upstream]);
-            Source { mirror, canonical: mirrored.canonical, remote: mirrored.remote }
-        });
-        match (private, source) {
+        match (private, route.mirrored.map(|mirrored| source(mirrored, mirrors))) {
             (Some(name), Some(source)) if route.overlay => Self::Overlay(name, source),
             (Some(name), _) => Self::Local(name),
             (None, Some(source)) => Self::Mirror(source),
             (None, None) => Self::Local(route.home),
         }
     }
+}
+
+fn source(mirrored: routing::Mirrored, mirrors: &HashMap<Host, Arc<Mirror>>) -> Source {
+    let mirror = Arc::clone(&mirrors[&mirrored.upstream]);
+    Source { mirror, canonical: mirrored.canonical, remote: mirrored.remote, caller: None }
 }
 
 fn route(names: &Names, target: &Target) -> Result<routing::Route, Error> {
@@ -130,6 +136,9 @@ impl Registry {
         memory: Arc<Memory>,
         options: Options,
     ) -> Self {
+        let access = Access::new(Arc::clone(&depot));
+        let guarded = mirrors.iter().filter(|mirror| mirror.policy().visibility != Visibility::Everyone);
+        let guarded = guarded.map(|mirror| mirror.host().clone()).collect();
         let fills = Arc::new(Fills::new(Arc::clone(&depot)));
         Self {
             names,
@@ -140,6 +149,8 @@ impl Registry {
             manifests: Manifests::new(depot, Arc::clone(&memory)),
             memory,
             proofs: Proofs::default(),
+            access,
+            guarded,
             uploads: Uploads::default(),
             vouched: Cache::builder().max_capacity(VOUCHED_MAX).time_to_live(VOUCHED_FOR).build(),
             options,
@@ -171,6 +182,11 @@ impl Registry {
             );
             return Err(Error::NameInvalid { reason });
         }
+        if self.is_guarded(&route.home) {
+            let reason =
+                format!("{} shows each client what its upstream lets it see: push to another name", route.home);
+            return Err(Error::NameInvalid { reason });
+        }
         Ok(route.home)
     }
 
@@ -179,8 +195,9 @@ impl Registry {
     }
 
     /// Pushed content answers first, and alone: a name somebody pushed to is never asked of an upstream, unless the
-    /// operator laid it over the upstream.
-    async fn place(&self, target: &Target) -> Result<Place, Error> {
+    /// operator laid it over the upstream. What is cached of an upstream that is not for everyone is shown to nobody
+    /// before the caller's own credentials have proved good for it; `probe` is what that is tried on.
+    async fn place(&self, target: &Target, probe: Probe) -> Result<Place, Error> {
         let route = self.route(target)?;
         let mut private = None;
         for name in &route.private {
@@ -189,12 +206,27 @@ impl Registry {
                 break;
             }
         }
-        Ok(Place::of(route, private, &self.mirrors))
+        let mirrored = route.mirrored.clone();
+        Ok(match Place::of(route, private, &self.mirrors) {
+            Place::Mirror(source) if self.is_guarded(&source.canonical) => {
+                Place::Mirror(self.admit(target, source, probe).await?)
+            }
+            Place::Overlay(name, source) if self.is_guarded(&source.canonical) => {
+                Place::Overlay(name, self.admit(target, source, probe).await?)
+            }
+            // Somebody pushed to it before it was guarded, or the operator closed it.
+            Place::Local(name) if self.is_guarded(&name) => {
+                let mirrored = mirrored.ok_or_else(|| Error::Unauthorized { name: target.name.clone() })?;
+                self.admit(target, source(mirrored, &self.mirrors), probe).await?;
+                Place::Local(name)
+            }
+            place => place,
+        })
     }
 
     /// The name under which a request's repository is stored, for what concerns only what is stored.
-    async fn stored_name(&self, target: &Target) -> Result<RepositoryName, Error> {
-        Ok(match self.place(target).await? {
+    async fn stored_name(&self, target: &Target, probe: Probe) -> Result<RepositoryName, Error> {
+        Ok(match self.place(target, probe).await? {
             Place::Local(name) | Place::Overlay(name, _) => name,
             Place::Mirror(source) => source.canonical,
         })

@@ -8,9 +8,9 @@ use super::error::Error;
 use super::routing::Target;
 use super::tags::Page;
 use super::{Place, Registry, within_patience};
-use crate::cache::{Listed, Outcome, Source};
+use crate::cache::{Listed, Outcome, Probe, Source};
 use crate::metadata::ManifestRow;
-use crate::oci::{Digest, Referrer, RepositoryName};
+use crate::oci::{Digest, Reference, Referrer, RepositoryName};
 
 /// Referrers in one page: each brings its annotations.
 const PAGE_MAX: usize = 100;
@@ -29,7 +29,7 @@ impl Registry {
         last: Option<&Digest>,
     ) -> Result<Page<Referrer>, Error> {
         let wanted = Wanted { subject, artifact_type, last };
-        match self.place(target).await? {
+        match self.place(target, Probe::Manifest(Reference::Digest(*subject))).await? {
             Place::Local(name) => Ok(page_of(self.kept_referrers(&[&name], &wanted).await?)),
             Place::Mirror(source) => within_patience(target, self.mirrored_referrers(&source, None, &wanted)).await,
             Place::Overlay(name, source) => {

@@ -14,7 +14,7 @@ use crate::oci::{Host, RepositoryName};
 const DOCKER_HUB: &str = "docker.io";
 
 /// What a request says about the repository it means.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Target {
     /// The name in the path.
     pub name: RepositoryName,

@@ -3,7 +3,7 @@
 use super::error::Error;
 use super::routing::Target;
 use super::{Place, Registry, within_patience};
-use crate::cache::{Error as CacheError, Listed, Outcome, Source, Staleness};
+use crate::cache::{Error as CacheError, Listed, Outcome, Probe, Source, Staleness};
 use crate::oci::{RepositoryName, Tag};
 
 /// Entries in one page, however many were asked for.
@@ -41,7 +41,7 @@ impl Registry {
     /// A local repository that nobody pushed to yet has none, as conformance asks.
     pub async fn list_tags(&self, target: &Target, n: usize, last: Option<&str>) -> Result<Page<Tag>, Error> {
         let n = n.min(PAGE_MAX);
-        match self.place(target).await? {
+        match self.place(target, Probe::Tags).await? {
             Place::Local(name) => self.local_tags(&name, n, last).await,
             Place::Mirror(source) => within_patience(target, self.mirrored_tags(&source, None, n, last)).await,
             Place::Overlay(name, source) => {
@@ -53,7 +53,19 @@ impl Registry {
     /// The repositories of the registry that come after `last`.
     pub async fn list_repositories(&self, n: usize, last: Option<&str>) -> Result<Page<RepositoryName>, Error> {
         let n = n.min(PAGE_MAX);
-        Ok(Page::of(self.depot().metadata.list_repositories(last, n + 1).await?, n))
+        let mut names: Vec<RepositoryName> = Vec::new();
+        let mut last = last.map(str::to_owned);
+        // Names that are not for everyone take no place on a page.
+        while names.len() <= n {
+            let found = self.depot().metadata.list_repositories(last.as_deref(), n + 1).await?;
+            let is_end = found.len() <= n;
+            last = found.last().map(ToString::to_string);
+            names.extend(self.readable_by_all(found));
+            if is_end {
+                break;
+            }
+        }
+        Ok(Page::of(names, n))
     }
 
     async fn local_tags(&self, name: &RepositoryName, n: usize, last: Option<&str>) -> Result<Page<Tag>, Error> {
@@ -96,7 +108,7 @@ impl Registry {
         last: Option<&str>,
     ) -> Result<Page<Tag>, Error> {
         let mirror = &source.mirror;
-        let listed = mirror.ask("list_tags", mirror.upstream().list_tags(&source.remote, Some(n.max(1)), last)).await;
+        let listed = mirror.ask("list_tags", source.upstream().list_tags(&source.remote, Some(n.max(1)), last)).await;
         let page = match listed {
             Ok(page) => page,
             Err(error) => return without_upstream(source, tags, n, error),

@@ -13,10 +13,10 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt as _, stream};
 use tracing::{info, warn};
 
-use super::Registry;
 use super::error::Error;
 use super::routing::Target;
 use super::sessions::{Opened, Session};
+use super::{Caller, Registry};
 use crate::blobs::{self, BlobWriter, Lease, PourError};
 use crate::cache::space::{Class, Holding};
 use crate::cache::{self, Reservation, Room, to_the_end};
@@ -184,10 +184,11 @@ impl Registry {
         let name = self.home(target)?;
         let metadata = &self.depot().metadata;
         let is_allowed = match from {
-            None => !metadata.find_mountable(digest).await?.is_empty(),
+            None => !self.readable_by_all(metadata.find_mountable(digest).await?).is_empty(),
             Some(from) => {
-                let from = Target { name: from.clone(), ns: None, host: None, caller: target.caller.clone() };
-                let names = self.names.route(&from).map_or_else(|_| Vec::new(), |route| route.private);
+                let from = Target { name: from.clone(), ns: None, host: None, caller: Caller::default() };
+                let names =
+                    self.names.route(&from).map_or_else(|_| Vec::new(), |route| self.readable_by_all(route.private));
                 let mut is_linked = false;
                 for name in &names {
                     is_linked |=

@@ -46,6 +46,7 @@ pub use redact::SafeUrl;
 pub use referrers::ReferrersPage;
 pub use tags::TagPage;
 
+use crate::metrics::Metrics;
 use crate::oci::{Digest, Host, ManifestKind, MediaType, Reference, RepositoryName};
 use answer::Answer;
 use auth::Auth;
@@ -120,6 +121,13 @@ impl Upstream {
         let transport = Transport::new(&options)?;
         let auth = Auth::new(options.credentials.clone(), options.no_progress_timeout);
         Ok(Self(Arc::new(Inner { options, transport, auth })))
+    }
+
+    /// The same upstream as somebody else sees it: with these credentials instead of ours, and nothing in common but the
+    /// settings, so that neither tokens nor rate limits are mixed up.
+    pub fn with_credentials(&self, credentials: Credentials) -> Result<Self, Error> {
+        let credentials = Some(credentials);
+        Self::new(Options { credentials, metrics: Metrics::new(), ..self.0.options.clone() })
     }
 
     /// What the operator calls this upstream.

@@ -37,7 +37,9 @@ async fn with_fresh_tag(change: impl FnOnce(Builder) -> Builder) -> (FakeUpstrea
 
 async fn confirmed_ahead(registry: &TestRegistry, times: usize) {
     let counted = format!("entrepot_refreshed_ahead_total{{upstream=\"{HUB}\",result=\"ok\"}} {times}");
-    registry.until("tags are confirmed", |registry| registry.registry().depot().metrics.render().contains(&counted)).await;
+    registry
+        .until("tags are confirmed", |registry| registry.registry().depot().metrics.render().contains(&counted))
+        .await;
 }
 
 #[tokio::test]

@@ -12,12 +12,14 @@ mod eviction; // the bound of the cache
 mod fault_table; // every fault of an upstream in every situation
 mod fills; // the fills under way, as they are shown
 mod freshness; // when a tag is asked for again
+mod freshness_ahead; // when it is confirmed early, on demand, or not at all
 mod health; // what orchestrators and Prometheus ask
 mod lists; // tags and repositories, a page at a time
 mod manifests; // of upstreams, as clients ask for them
 mod manifests_pushed; // kept byte for byte, refused with a reason
 mod mounts; // blobs from one repository into another
 mod names; // every way to name a repository
+mod passthrough; // what is for those whom the upstream lets in
 mod prefetch; // layers before they are asked for
 mod private; // pushed names beside mirrored ones
 mod pull_cold; // the transfer that belongs to the server

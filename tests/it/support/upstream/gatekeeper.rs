@@ -11,6 +11,8 @@ pub enum Guard {
     Open,
     /// User and password.
     Basic(&'static str, &'static str),
+    /// Any of these users with their passwords.
+    BasicOf(&'static [(&'static str, &'static str)]),
     Bearer(Bearer),
 }
 
@@ -49,6 +51,10 @@ impl Gatekeeper {
         match &self.guard {
             Guard::Open => None,
             Guard::Basic(user, password) => (given != basic(user, password)).then(|| "Basic realm=\"fake\"".to_owned()),
+            Guard::BasicOf(users) => {
+                let passes = users.iter().any(|(user, password)| given == basic(user, password));
+                (!passes).then(|| "Basic realm=\"fake\"".to_owned())
+            }
             Guard::Bearer(bearer) => {
                 let scope = format!("repository:{}:pull", request.target.repository().unwrap_or_default());
                 let token = given.strip_prefix("Bearer ").and_then(|token| self.tokens.get_mut(token));
@@ -87,7 +93,7 @@ impl Gatekeeper {
 }
 
 /// The header's value as RFC 7617 makes it.
-fn basic(user: &str, password: &str) -> String {
+pub fn basic(user: &str, password: &str) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = "Basic ".to_owned();
     for group in format!("{user}:{password}").as_bytes().chunks(3) {

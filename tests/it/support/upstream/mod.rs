@@ -23,7 +23,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use content::Content;
 pub use content::Image;
 use gatekeeper::Gatekeeper;
-pub use gatekeeper::{Bearer, Guard};
+pub use gatekeeper::{Bearer, Guard, basic};
 pub use record::{Request, Requests};
 use script::Script;
 pub use script::{Fault, Gate, On};
