@@ -35,7 +35,6 @@ pub(super) const KEYS: &[(&[&str], Shape)] = &[
     (&["cache", "max_size"], Scalar),
     (&["cache", "revalidate_after"], Scalar),
     (&["cache", "refresh_ahead_max"], Scalar),
-    (&["cache", "checks_max"], Scalar),
     (&["cache", "fills_max"], Scalar),
     (&["cache", "fill_timeout"], Scalar),
     (&["cache", "manifests_in_memory"], Scalar),

@@ -89,8 +89,6 @@ pub struct Cache {
     /// Tags in demand that are confirmed before their time is up, at a time, so that no client waits; 0 for none.
     /// Default 4.
     pub refresh_ahead_max: usize,
-    /// Stored blobs digested anew at a time, when a client says that one came damaged; more wait. Default 2.
-    pub checks_max: usize,
     /// Blobs fetched from upstreams at a time; more wait. Default 64.
     pub fills_max: usize,
     /// How long fetching one blob may take in all; a slow one goes on from where it was. Default `6h`.
@@ -113,7 +111,6 @@ impl Default for Cache {
             max_size: Limit::Bytes(50 << 30),
             revalidate_after: Duration::from_mins(10),
             refresh_ahead_max: 4,
-            checks_max: 2,
             fills_max: 64,
             fill_timeout: Duration::from_hours(6),
             manifests_in_memory_bytes: 64 << 20,

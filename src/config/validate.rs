@@ -70,7 +70,6 @@ impl<'a> Check<'a> {
             (["http", "write_timeout"], http.write_timeout.is_zero()),
             (["storage", "max_size"], storage.max_size == Limit::Bytes(0)),
             (["cache", "max_size"], cache.max_size == Limit::Bytes(0)),
-            (["cache", "checks_max"], cache.checks_max == 0),
             (["cache", "fills_max"], cache.fills_max == 0),
             (["cache", "fill_timeout"], cache.fill_timeout.is_zero()),
             (["cache", "list_entries_max"], cache.list_entries_max == 0),

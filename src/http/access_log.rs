@@ -14,7 +14,7 @@ use tracing::info;
 
 use super::request::RequestId;
 use super::{AppState, admin, route};
-use crate::registry::Outcome;
+use crate::registry::{Outcome, Staleness};
 
 /// What a request turned out to want.
 #[derive(Debug)]
@@ -54,6 +54,8 @@ pub struct Line {
     app: AppState,
     status: Option<StatusCode>,
     outcome: &'static str,
+    /// Why the answer could not be confirmed, if it should have been.
+    stale: Option<&'static str>,
     sent_bytes: u64,
     announced_bytes: Option<u64>,
 }
@@ -70,6 +72,7 @@ impl Line {
             app: app.clone(),
             status: None,
             outcome: "none",
+            stale: None,
             sent_bytes: 0,
             announced_bytes: None,
         }
@@ -79,6 +82,7 @@ impl Line {
     pub fn answered_with(mut self, response: Response) -> Response {
         self.status = Some(response.status());
         self.outcome = response.extensions().get::<Outcome>().map_or("none", |outcome| outcome.as_str());
+        self.stale = response.extensions().get::<Staleness>().map(|stale| stale.reason);
         response.map(|body| {
             self.announced_bytes = body.size_hint().exact();
             AnyBody::new(Logged { body, line: self })
@@ -94,7 +98,7 @@ impl Line {
 
 impl Drop for Line {
     fn drop(&mut self) {
-        let Self { id, operation, method, path, started, app, status, outcome, sent_bytes, .. } = &*self;
+        let Self { id, operation, method, path, started, app, status, outcome, stale, sent_bytes, .. } = &*self;
         let took = started.elapsed();
         let action = operation.as_ref().and_then(Operation::of_registry);
         let operation = operation.as_ref().map_or("none", Operation::as_str);
@@ -112,6 +116,7 @@ impl Drop for Line {
             complete = self.is_complete(),
             duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             outcome,
+            stale,
             request_id = %id,
             "{operation}"
         );

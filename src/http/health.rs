@@ -1,13 +1,18 @@
 //! What orchestrators and Prometheus ask.
 
+use std::time::{Duration, Instant};
+
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
 use serde_json::json;
+use tokio::sync::Mutex;
+use tokio::time::timeout;
 
 use super::AppState;
 use super::body::Body;
+use crate::registry::Depot;
 use crate::report::Chain;
 use crate::telemetry;
 
@@ -16,13 +21,50 @@ pub async fn alive() -> Response {
     text(StatusCode::OK, "text/plain; charset=utf-8", "alive\n".to_owned())
 }
 
-/// `/readyz`: the store is open, the index answers, the disk's sums are sane.
+/// How long the index may take to be ready; kubelet waits for a second in all.
+const READY_WITHIN: Duration = Duration::from_millis(800);
+/// How long an answer counts, however many ask.
+const READY_FOR: Duration = Duration::from_secs(1);
+
+/// Whether this server is ready, as found a moment ago.
+#[derive(Debug, Default)]
+pub struct Readiness {
+    /// When it was looked, and what keeps the server from serving.
+    last: Mutex<Option<(Instant, Option<String>)>>,
+}
+
+impl Readiness {
+    /// What keeps the server from serving, if something does. Whoever comes while it is being looked for waits for that.
+    async fn problem(&self, depot: &Depot) -> Option<String> {
+        let mut last = self.last.lock().await;
+        if let Some((looked, problem)) = &*last
+            && looked.elapsed() < READY_FOR
+        {
+            return problem.clone();
+        }
+        let problem = look(depot).await.err();
+        *last = Some((Instant::now(), problem.clone()));
+        problem
+    }
+}
+
+/// The index answers and takes changes, and the disk is there.
+async fn look(depot: &Depot) -> Result<(), String> {
+    let told = |error: &(dyn std::error::Error + 'static)| Chain(error).to_string();
+    let index = async {
+        depot.metadata.totals().await?;
+        depot.metadata.try_writer().await
+    };
+    let index = timeout(READY_WITHIN, index).await;
+    index.map_err(|_| format!("the index does not answer within {READY_WITHIN:?}"))?.map_err(|error| told(&error))?;
+    depot.blobs.store().file_system().map_err(|error| told(&error))?;
+    Ok(())
+}
+
+/// `/readyz`: the store is open, the index answers and takes changes, the disk's sums are sane.
 pub async fn ready(State(app): State<AppState>) -> Response {
     let depot = app.registry.depot();
-    let index = depot.metadata.totals().await;
-    let disk = depot.blobs.store().file_system();
-    let problem =
-        index.err().map(|error| Chain(&error).to_string()).or(disk.err().map(|error| Chain(&error).to_string()));
+    let problem = app.readiness.problem(depot).await;
     let status = if problem.is_none() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let sums = depot.room.sums();
     let body = json!({

@@ -77,7 +77,7 @@ pub async fn tags(
     });
     let tags = Tags { name: name.as_str(), tags: page.entries.iter().map(Tag::as_str).collect() };
     let mut response = listed("application/json", &tags, next);
-    warn_of(response.headers_mut(), page.stale.as_ref());
+    warn_of(&mut response, page.stale);
     mark(&mut response, page.outcome);
     Ok(response)
 }
@@ -106,7 +106,7 @@ pub async fn referrers(
     let (outcome, stale) = (page.outcome, page.stale);
     let index = Referrers { schema_version: 2, media_type: OCI_INDEX, manifests: page.entries };
     let mut response = listed(OCI_INDEX, &index, next);
-    warn_of(response.headers_mut(), stale.as_ref());
+    warn_of(&mut response, stale);
     mark(&mut response, outcome);
     if filter.is_some() {
         response.headers_mut().insert(FILTERS_APPLIED.clone(), HeaderValue::from_static("artifactType"));

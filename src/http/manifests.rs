@@ -52,7 +52,7 @@ pub async fn pull(
     }
     headers.insert(DIGEST.clone(), value(&manifest.digest_text));
     headers.insert(ETAG, etag(&manifest.digest_text));
-    warn_of(headers, stale.as_ref());
+    warn_of(&mut response, stale);
     mark(&mut response, outcome);
     Ok(response)
 }
@@ -124,12 +124,12 @@ fn tags_of(asked: &Asked, reference: &Reference) -> Result<Vec<Tag>, ApiError> {
 }
 
 /// Says that the upstream could not confirm the answer, if it could not.
-pub fn warn_of(headers: &mut HeaderMap, stale: Option<&Staleness>) {
+pub fn warn_of(response: &mut Response, stale: Option<Staleness>) {
+    let Some(stale) = stale else { return };
     // RFC 7234, 5.5; the specification has clients show warnings of code 299.
-    let text = |stale: &Staleness| {
-        format!("299 - \"served from the cache: the upstream did not confirm it ({})\"", stale.reason)
-    };
-    headers.extend(stale.map(|stale| (WARNING, value(&text(stale)))));
+    let text = format!("299 - \"served from the cache: the upstream did not confirm it ({})\"", stale.reason);
+    response.headers_mut().insert(WARNING, value(&text));
+    response.extensions_mut().insert(stale);
 }
 
 fn append_tags(headers: &mut HeaderMap, tags: &[Tag]) {

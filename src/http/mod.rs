@@ -52,6 +52,8 @@ pub struct App {
     pub read_timeout: Duration,
     /// Who may look inside and steer.
     pub admin: admin::Door,
+    /// Whether it can serve.
+    readiness: health::Readiness,
     /// Counts requests, so that a failure can be found in the log.
     request_ids: request::RequestIds,
 }
@@ -71,8 +73,8 @@ impl AppState {
     /// The state of one server.
     pub fn new(registry: Arc<Registry>, metrics: Metrics, options: AppOptions) -> Self {
         let AppOptions { cors_origins, read_timeout, admin } = options;
-        let request_ids = request::RequestIds::new();
-        Self(Arc::new(App { registry, metrics, cors_origins, read_timeout, admin, request_ids }))
+        let (readiness, request_ids) = (health::Readiness::default(), request::RequestIds::new());
+        Self(Arc::new(App { registry, metrics, cors_origins, read_timeout, admin, readiness, request_ids }))
     }
 }
 

@@ -104,12 +104,9 @@ impl Asked {
         is_somebody.then(|| Credentials { username: username.to_owned(), password: password.into() })
     }
 
-    /// The host that the client thinks it talks to, without a port.
+    /// The host that the client thinks it talks to, in lower case, with its port if one was said.
     pub fn host(&self) -> Option<String> {
-        self.authority.as_deref().or(self.text(&HOST)).map(|host| match host.rsplit_once(':') {
-            Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name.to_ascii_lowercase(),
-            _ => host.to_ascii_lowercase(),
-        })
+        self.authority.as_deref().or(self.text(&HOST)).map(str::to_ascii_lowercase)
     }
 
     /// Does the client want nothing from a cache that was not confirmed for it (RFC 9111, 5.2.1.4 and 5.4)?

@@ -93,6 +93,9 @@ async fn dispatch(app: &AppState, action: &Action, request: Request, id: Request
     if let Some(ns) = asked.query.first("ns").and_then(|ns| HeaderValue::try_from(ns).ok()) {
         response.headers_mut().insert(NAMESPACE.clone(), ns);
     }
+    if response.extensions().get::<Outcome>().is_none() {
+        mark(&mut response, Outcome::Local);
+    }
     Ok(response)
 }
 

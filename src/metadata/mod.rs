@@ -39,6 +39,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
@@ -206,6 +207,12 @@ impl Metadata {
     /// How many commands the writer has run, and in how many transactions.
     pub fn write_counts(&self) -> WriteCounts {
         self.inner.writer.counts()
+    }
+
+    /// Waits until the writer has begun and ended a transaction, with no change in it: it lives, and nobody keeps it from
+    /// writing.
+    pub async fn try_writer(&self) -> Result<(), Error> {
+        self.write("reach the writer of", &"the index", |_| async { Ok(()) }.boxed()).await
     }
 
     fn readers(&self) -> &SqlitePool {

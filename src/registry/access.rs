@@ -33,7 +33,7 @@ impl Registry {
     /// registry only if its first answer asks for them.
     pub fn challenges(&self, ns: Option<&str>, host: Option<&str>) -> bool {
         let named = ns.and_then(|ns| ns.parse().ok());
-        let named = named.or_else(|| host.and_then(|host| self.names.hosts.get(host).cloned()));
+        let named = named.or_else(|| host.and_then(|host| self.names.meant_by(host).cloned()));
         let upstream = named.as_ref().or(self.names.default.as_ref());
         upstream.is_some_and(|upstream| self.guarded.contains(upstream))
     }

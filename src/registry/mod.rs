@@ -20,8 +20,8 @@ use std::time::Duration;
 use moka::sync::Cache;
 
 use crate::cache::{
-    Access, Depot, Fills, HEADERS_WITHIN, ListLimits, Lists, Manifests, Memory, Mirror, Prefetch, Probe, Proofs,
-    Source, Visibility,
+    Access, Fills, HEADERS_WITHIN, ListLimits, Lists, Manifests, Memory, Mirror, Prefetch, Probe, Proofs, Source,
+    Visibility,
 };
 use crate::oci::{Digest, Host, RepositoryName};
 
@@ -35,7 +35,9 @@ pub use tags::{PAGE_MAX, Page};
 pub use uploads::{Chunk, Mounted};
 
 pub use crate::blobs::{BlobPin, BlobReader, Growth, Progress};
-pub use crate::cache::{Bypass, Error as CacheError, FillView, Outcome, PulledManifest, Staleness, StoredManifest};
+pub use crate::cache::{
+    Bypass, Depot, Error as CacheError, FillView, Outcome, PulledManifest, Staleness, StoredManifest,
+};
 pub use crate::upstream::{Credentials, Error as UpstreamError};
 
 /// Answers "the upstream has it" that are remembered, and for how long: a push follows within minutes.

@@ -20,7 +20,7 @@ pub struct Target {
     pub name: RepositoryName,
     /// The value of `?ns=`, if there is one.
     pub ns: Option<String>,
-    /// The Host header without its port, if there is one.
+    /// The Host header in lower case, if there is one.
     pub host: Option<String>,
     /// Who asks; names are the same for everybody.
     pub caller: Caller,
@@ -137,7 +137,7 @@ impl Names {
             let upstream = upstream.ok_or_else(|| Unroutable::Namespace { ns: ns.clone() })?;
             return self.at_upstream(Rule::Namespace, &upstream, name, &[]);
         }
-        if let Some(upstream) = target.host.as_ref().and_then(|host| self.hosts.get(host)) {
+        if let Some(upstream) = target.host.as_ref().and_then(|host| self.meant_by(host)) {
             return self.at_upstream(Rule::Host, upstream, name, &[]);
         }
         if let Some((first, rest)) = name.split_first()
@@ -158,6 +158,15 @@ impl Names {
             _ if name.starts_with_a_host() => Ok(self.local(Rule::ForeignHost, name)),
             _ => Ok(self.local(Rule::NoDefault, name)),
         }
+    }
+
+    /// The upstream that a Host header means: one configured with this port, or without any.
+    pub(super) fn meant_by(&self, host: &str) -> Option<&Host> {
+        let without_port = || match host.rsplit_once(':') {
+            Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => self.hosts.get(name),
+            _ => None,
+        };
+        self.hosts.get(host).or_else(without_port)
     }
 
     fn local(&self, rule: Rule, name: &RepositoryName) -> Route {

@@ -3,7 +3,9 @@
 use entrepot::config::Network;
 
 use crate::support::client::Call;
-use crate::support::registry::TestRegistry;
+use crate::support::content;
+use crate::support::registry::{HUB, TestRegistry, blob_path};
+use crate::support::upstream::{FakeUpstream, Fault, Gate, On};
 
 fn networks(texts: &[&str]) -> Vec<Network> {
     texts.iter().map(|text| Network(text.parse().unwrap())).collect()
@@ -38,5 +40,30 @@ async fn what_is_no_endpoint_of_the_admin_api_is_told_what_is() {
     assert_eq!(registry.get("/api/v1/nothing").await.status(), 404);
     let refused = registry.send(Call::new("DELETE", "/api/v1/fills")).await;
     assert_eq!((refused.status(), refused.header("allow")), (405, Some("GET, HEAD")));
+    registry.finish().await;
+}
+
+#[tokio::test]
+async fn what_is_being_fetched_is_listed_with_its_readers() {
+    let fake = FakeUpstream::start().await;
+    let digest = fake.push_blob("team/app", content(200_000, 1));
+    let gate = Gate::closed();
+    fake.fault(On::blob(&digest).get(), Fault::Drip(gate.clone(), 100_000));
+    let registry = TestRegistry::over(&fake).await;
+    let mut reading = registry.open(&blob_path("team/app", &digest)).await;
+    gate.let_pass(1);
+    reading.read(100_000).await;
+    let listed = registry.get("/api/v1/fills").await.json();
+    let fill = &listed["fills"][0];
+    let named = |key: &str| fill[key].as_str().unwrap_or_default().to_owned();
+    assert_eq!((named("digest"), named("repository")), (digest.to_string(), format!("{HUB}/team/app")));
+    assert_eq!((named("upstream"), named("source"), named("priority")), (HUB.into(), HUB.into(), "client".into()));
+    assert_eq!((&fill["bytes"], &fill["total_bytes"], &fill["readers"]), (&100_000.into(), &200_000.into(), &1.into()));
+    assert!(fill["bytes_per_second"].as_u64().is_some_and(|rate| rate > 0), "{fill}");
+    assert!(named("started_at").ends_with('Z'), "{fill}");
+    gate.let_pass(1);
+    assert!(reading.finish().await.complete);
+    registry.fills_end().await;
+    assert_eq!(registry.get("/api/v1/fills").await.json(), serde_json::json!({ "fills": [] }));
     registry.finish().await;
 }

@@ -1,5 +1,9 @@
 //! What orchestrators and Prometheus ask, beside the API.
 
+use std::time::Duration;
+
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions as _, Connection as _};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
@@ -71,5 +75,37 @@ async fn a_client_that_leaves_before_its_answer_is_counted() {
     let counted = r#"entrepot_requests_total{action="pull_manifest",outcome="none",status="none"} 1"#;
     registry.until("the request is counted", |registry| registry.metrics().contains(counted)).await;
     fake.heal();
+    registry.finish().await;
+}
+
+/// Another process takes the index's lock, as a backup that hangs would: the writer cannot write, readers read.
+#[tokio::test]
+async fn a_registry_that_cannot_write_is_not_ready_until_it_can() {
+    let registry = TestRegistry::builder().start().await;
+    let file = SqliteConnectOptions::new().filename(registry.store().join("index.sqlite"));
+    let mut other = file.connect().await.unwrap();
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+    let held = registry.get("/readyz").await;
+    assert_eq!((held.status(), &held.json()["ready"]), (503, &false.into()));
+    assert!(held.json()["problem"].as_str().unwrap().contains("the index"), "{:?}", held.body);
+    sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
+    other.close().await.unwrap();
+    let ready = async { while registry.get("/readyz").await.status() != 200 {} };
+    tokio::time::timeout(Duration::from_secs(20), ready).await.expect("it becomes ready again");
+    registry.finish().await;
+}
+
+#[tokio::test]
+async fn every_answer_names_how_it_was_served() {
+    let registry = TestRegistry::builder().start().await;
+    push_image(&registry, "app", "latest", b"layer").await;
+    for path in ["/v2/", "/v2/_catalog", "/v2/app/tags/list", "/v2/app/manifests/latest"] {
+        assert_eq!(registry.get(path).await.cache(), "local", "{path}");
+    }
+    let begun = registry.send(Call::new("POST", "/v2/app/blobs/uploads/").body("")).await;
+    assert_eq!((begun.status(), begun.cache()), (202, "local"));
+    let ended = registry.send(Call::new("DELETE", begun.header("location").unwrap())).await;
+    assert_eq!(ended.status(), 204);
+    assert!(registry.metrics().contains(r#"{action="start_upload",outcome="local",status="202"}"#));
     registry.finish().await;
 }

@@ -3,7 +3,7 @@
 use axum::response::Response;
 use serde::Serialize;
 
-use super::json;
+use super::{Moment, json};
 use crate::registry::{FillView, Registry};
 
 #[derive(Serialize)]
@@ -21,7 +21,7 @@ struct FillShown {
     total_bytes: Option<u64>,
     bytes_per_second: u64,
     readers: usize,
-    started_ms: i64,
+    started_at: Moment,
     priority: &'static str,
     pieces: usize,
 }
@@ -37,7 +37,7 @@ impl From<FillView> for FillShown {
             total_bytes: view.total_bytes,
             bytes_per_second: view.bytes_per_second,
             readers: view.readers,
-            started_ms: view.started_ms,
+            started_at: Moment(view.started_ms),
             priority: view.priority.as_str(),
             pieces: view.pieces,
         }

@@ -95,6 +95,26 @@ fn a_namespace_that_is_not_configured_is_refused() {
 }
 
 #[test]
+fn a_host_header_means_what_is_configured_with_its_port_and_else_without() {
+    let host = |text: &str| text.parse::<Host>().unwrap();
+    let hosts = [("hub.corp", "docker.io"), ("hub.corp:5001", "ghcr.io"), ("gh.corp:5000", "ghcr.io")];
+    let hosts = hosts.map(|(header, upstream)| (header.to_owned(), host(upstream)));
+    let names = Names { hosts: HashMap::from(hosts), default: None, ..names() };
+    for (header, upstream) in [
+        ("hub.corp", Some("docker.io")),
+        ("hub.corp:5000", Some("docker.io")),
+        ("hub.corp:5001", Some("ghcr.io")),
+        ("gh.corp:5000", Some("ghcr.io")),
+        ("gh.corp", None),
+        ("gh.corp:5001", None),
+    ] {
+        let route = names.route(&target("org/app", None, Some(header))).unwrap();
+        let found = route.mirrored.map(|mirrored| mirrored.upstream.to_string());
+        assert_eq!(found.as_deref(), upstream, "{header}");
+    }
+}
+
+#[test]
 fn without_a_default_upstream_names_are_local() {
     let names = Names { default: None, ..names() };
     let route = names.route(&target("library/nginx", None, None)).unwrap();
