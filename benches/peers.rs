@@ -31,6 +31,8 @@ mod manifest;
 mod memory;
 #[path = "peers/origin.rs"]
 mod origin;
+#[path = "peers/outage.rs"]
+mod outage;
 #[path = "peers/process.rs"]
 mod process;
 #[path = "peers/push.rs"]
@@ -56,7 +58,7 @@ pub struct Bench {
 
 type Topic = (&'static str, fn(&Bench) -> Result<()>);
 
-const TOPICS: [Topic; 7] = [
+const TOPICS: [Topic; 8] = [
     ("warm", warm::run),
     ("manifest", manifest::run),
     ("cold", cold::run),
@@ -64,6 +66,7 @@ const TOPICS: [Topic; 7] = [
     ("crowd", crowd::run),
     ("push", push::run),
     ("memory", memory::run),
+    ("outage", outage::run),
 ];
 
 fn main() -> Result<()> {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
@@ -22,6 +22,17 @@ struct State {
     manifest: RwLock<Vec<u8>>,
     blobs: RwLock<HashMap<String, Blob>>,
     blob_gets: AtomicU64,
+    manifest_requests: AtomicU64,
+    mood: AtomicU8,
+}
+
+/// How an origin meets requests.
+#[derive(Clone, Copy)]
+pub enum Mood {
+    /// It takes them and never answers.
+    Silent = 1,
+    /// It closes the connection instead.
+    HangsUp = 2,
 }
 
 /// A running origin. Its threads end with the process.
@@ -61,6 +72,16 @@ impl Origin {
         *self.state.manifest.write().expect("no holder panics") = manifest(blobs);
     }
 
+    /// From now on.
+    pub fn be(&self, mood: Mood) {
+        self.state.mood.store(mood as u8, Ordering::Relaxed);
+    }
+
+    /// How many requests for manifests came since the last call.
+    pub fn take_manifest_requests(&self) -> u64 {
+        self.state.manifest_requests.swap(0, Ordering::Relaxed)
+    }
+
     /// How many GETs of blobs came since the last call.
     pub fn take_blob_gets(&self) -> u64 {
         self.state.blob_gets.swap(0, Ordering::Relaxed)
@@ -86,6 +107,14 @@ struct Request {
 fn serve(mut stream: TcpStream, state: &State) -> Result<()> {
     stream.set_nodelay(true)?;
     while let Some(request) = read_request(&mut stream)? {
+        match state.mood.load(Ordering::Relaxed) {
+            mood if mood == Mood::Silent as u8 => {
+                // Until the other side gives up.
+                stream.read_exact(&mut [0])?;
+            }
+            mood if mood == Mood::HangsUp as u8 => return Ok(()),
+            _ => {}
+        }
         answer(&mut stream, state, &request)?;
     }
     Ok(())
@@ -128,6 +157,7 @@ fn answer(stream: &mut TcpStream, state: &State, request: &Request) -> Result<()
     let manifest = state.manifest.read().expect("no holder panics").clone();
     match kind {
         "manifests" if reference == "1" || reference == digest_of(&manifest) => {
+            state.manifest_requests.fetch_add(1, Ordering::Relaxed);
             small(stream, request, MANIFEST_TYPE, &manifest)
         }
         "blobs" if reference == digest_of(EMPTY_CONFIG) => {

@@ -21,6 +21,11 @@ pub struct Server {
 impl Server {
     /// entrepot with the upstream as default; `dir` is created and must be new for a cold cache.
     pub fn entrepot(dir: &Path, upstream: SocketAddr) -> Result<Self> {
+        Self::entrepot_with(dir, upstream, Duration::from_hours(1))
+    }
+
+    /// The same with tags that are fresh for so long.
+    pub fn entrepot_with(dir: &Path, upstream: SocketAddr, revalidate_after: Duration) -> Result<Self> {
         fs::create_dir_all(dir)?;
         let addr = free_addr()?;
         let (config, store) = (dir.join("config.yaml"), dir.join("store"));
@@ -28,8 +33,9 @@ impl Server {
             &config,
             format!(
                 "http:\n  listen: {addr}\nstorage:\n  path: {}\n  min_free: 0\n  max_size: 200GiB\ncache:\n  max_size: 100GiB\n  \
-                 revalidate_after: 1h\nupstreams:\n  docker.io: {{url: \"http://{upstream}\", default: true}}\nlog:\n  format: json\n",
+                 revalidate_after: {}s\nupstreams:\n  docker.io: {{url: \"http://{upstream}\", default: true}}\nlog:\n  format: json\n",
                 store.display(),
+                revalidate_after.as_secs(),
             ),
         )?;
         let binary =

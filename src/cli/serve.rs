@@ -20,7 +20,7 @@ use crate::cache::space::Limits;
 use crate::cache::{Depot, LaneLimits, ListLimits, Memory, Mirror, Policy, Room, Visibility};
 use crate::clock::Clock;
 use crate::config::{self, Config, LoadedConfig, LogFormat, OnUpstream404};
-use crate::http::server::{ServerOptions, serve};
+use crate::http::server::{ServerOptions, listen, serve};
 use crate::http::{AppOptions, AppState, admin, router};
 use crate::metadata::{self, Metadata};
 use crate::metrics::Metrics;
@@ -52,9 +52,8 @@ pub fn run(loaded: &LoadedConfig) -> anyhow::Result<()> {
         .build()
         .context("starting the runtime")?;
     let served = runtime.block_on(async {
-        let listener = TcpListener::bind(config.http.listen)
-            .await
-            .with_context(|| format!("listening on {} (http.listen)", config.http.listen))?;
+        let listener =
+            listen(config.http.listen).with_context(|| format!("listening on {} (http.listen)", config.http.listen))?;
         let shutdown = stop_on_signal()?;
         serve_on(listener, config, Clock::System, shutdown).await
     });

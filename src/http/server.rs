@@ -24,7 +24,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -38,6 +38,9 @@ use super::sendfile::Mappings;
 
 /// What is read of a request's body at a time (HTTP/1). hyper would let it grow to three times as much for each upload.
 const READ_BUFFER_BYTES_MAX: usize = 128 * 1024;
+
+/// Connections that wait to be accepted; the kernel may allow fewer (`net.core.somaxconn`).
+const BACKLOG_MAX: u32 = 4096;
 
 /// Limits of the plain port.
 #[derive(Clone, Debug)]
@@ -125,6 +128,16 @@ pub async fn serve(
     server.cut.cancel();
     connections.wait().await;
     Served { connections_cut }
+}
+
+/// Listens on an address. Connections wait for their turn to be accepted: a fleet that begins to pull at once must not be
+/// turned away by the kernel, whose queue is short (128) unless it is told otherwise.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // As every server does: an address is free again as soon as its last user is gone.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG_MAX)
 }
 
 /// Waits for the next connection, however long the process is short of what it takes to accept one.

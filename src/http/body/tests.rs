@@ -125,6 +125,8 @@ async fn a_growing_blob_is_sent_only_as_far_as_servable() {
         fill.write(&bytes, 0);
         fill.publish(100_000);
         let mut received = next(&mut body).await.to_vec();
+        assert_eq!(received.len(), 64 * 1024, "many may wait at the front of a fill, each with a piece");
+        received.extend_from_slice(&next(&mut body).await);
         assert_eq!(received.len(), 100_000);
         assert!(body.frame().now_or_never().is_none(), "the rest is in the file but not servable");
         fill.publish(900_000);
@@ -147,11 +149,11 @@ async fn a_fill_of_unknown_length_ends_where_it_is_verified() {
     let mut body = FileBody::whole(blob, Transport::Copy);
     assert_eq!(body.size_hint().exact(), None);
     fill.write(&bytes, 0);
-    fill.publish(200_000);
-    assert_eq!(next(&mut body).await.len(), 200_000);
+    fill.publish(50_000);
+    assert_eq!(next(&mut body).await.len(), 50_000);
     fill.verify(MIB);
     let (tail, error) = rest(&mut body).await;
-    assert!(error.is_none() && tail == bytes[200_000..]);
+    assert!(error.is_none() && tail == bytes[50_000..]);
     assert!(body.is_end_stream());
 }
 

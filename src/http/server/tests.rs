@@ -306,3 +306,17 @@ async fn a_file_shorter_than_its_blob_ends_the_connection() {
     assert!(head.contains(&format!("content-length: {}\r\n", 2 * MIB)), "{head}");
     assert!(read_out(&mut client).await.0.len() <= MIB);
 }
+
+/// Who is not accepted yet is not turned away either: a fleet begins to pull at once.
+#[tokio::test]
+async fn a_crowd_finds_room_before_it_is_accepted() {
+    let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = listener.local_addr().unwrap();
+    let clients = futures::future::join_all((0..400).map(|_| TcpStream::connect(address)));
+    // A connection that finds no room is tried again by the kernel after one second at the earliest.
+    let connected = tokio::time::timeout(Duration::from_millis(900), clients).await.expect("nobody has to try again");
+    for client in connected {
+        client.expect("nobody is turned away");
+    }
+    drop(listener);
+}

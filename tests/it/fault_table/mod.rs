@@ -5,6 +5,7 @@ mod rows;
 
 use std::time::{Duration, Instant};
 
+use entrepot::config::Prefetch;
 use futures::future::join_all;
 
 use crate::support::client::Answer;
@@ -27,10 +28,11 @@ async fn each<F: Future<Output = ()>>(situation: impl Fn(Row) -> F) {
 
 /// A registry over the scene's upstream. Only where waiting is part of the fault are the limits on it short: elsewhere a busy
 /// machine must not look like a slow upstream.
-async fn registry_over(scene: &Scene, row: &Row) -> TestRegistry {
+async fn registry_over(scene: &Scene, row: &Row, prefetch: Prefetch) -> TestRegistry {
     let builder = TestRegistry::builder().default_upstream(HUB, &scene.fake).revalidate_after(10 * MINUTE);
     let builder = builder.upstreams(|upstream| {
         upstream.retries = 1;
+        upstream.prefetch = prefetch;
         upstream.stale_after_wait = Duration::from_secs(20);
         if row.is_slow {
             upstream.first_byte_timeout = Duration::from_millis(1_500);
@@ -98,6 +100,9 @@ async fn recovers(row: &Row, scene: &mut Scene, registry: TestRegistry) {
     assert!(["miss", "hit", "revalidated"].contains(&manifest.cache()), "{}: {}", row.name, manifest.cache());
     let blob = registry.get(&layer(scene)).await;
     assert!(blob.looks_complete() && blob.body == scene.layer, "{}: the blob after it", row.name);
+    // Fetched ahead, it may have broken off, and what came of it waits to be continued.
+    let config = registry.get(&blob_path(REPOSITORY, &scene.image.config)).await;
+    assert!(config.looks_complete(), "{}: the config after it", row.name);
     registry.finish().await;
 }
 
@@ -105,7 +110,7 @@ async fn recovers(row: &Row, scene: &mut Scene, registry: TestRegistry) {
 async fn a_tag_of_which_nothing_is_cached() {
     each(async |row: Row| {
         let mut scene = Scene::set(&row).await;
-        let registry = registry_over(&scene, &row).await;
+        let registry = registry_over(&scene, &row, Prefetch::Off).await;
         scene.go_wrong().await;
         let path = tag();
         let (answer, ()) = tokio::join!(timed(registry.get(&path), &row), scene.let_go_on(1));
@@ -121,7 +126,7 @@ async fn a_tag_of_which_nothing_is_cached() {
 async fn a_blob_of_which_nothing_is_cached() {
     each(async |row: Row| {
         let mut scene = Scene::set(&row).await;
-        let registry = registry_over(&scene, &row).await;
+        let registry = registry_over(&scene, &row, Prefetch::Off).await;
         scene.go_wrong().await;
         let path = layer(&scene);
         let (answer, ()) = tokio::join!(timed(registry.get(&path), &row), scene.let_go_on(1));
@@ -138,7 +143,7 @@ async fn a_blob_of_which_nothing_is_cached() {
 async fn what_is_cached_and_fresh_does_not_meet_the_fault() {
     each(async |row: Row| {
         let mut scene = Scene::set(&row).await;
-        let registry = registry_over(&scene, &row).await;
+        let registry = registry_over(&scene, &row, Prefetch::Off).await;
         let manifest = registry.get(&tag()).await.body;
         registry.get(&layer(&scene)).await;
         registry.fills_end().await;
@@ -159,7 +164,7 @@ async fn what_is_cached_and_fresh_does_not_meet_the_fault() {
 async fn a_cached_tag_that_has_to_be_confirmed() {
     each(async |row: Row| {
         let mut scene = Scene::set(&row).await;
-        let registry = registry_over(&scene, &row).await;
+        let registry = registry_over(&scene, &row, Prefetch::Off).await;
         let known = registry.get(&tag()).await.body;
         registry.get(&layer(&scene)).await;
         registry.fills_end().await;
@@ -182,11 +187,47 @@ async fn a_cached_tag_that_has_to_be_confirmed() {
     .await;
 }
 
+/// What nobody has asked for yet meets the fault: whoever asks for it later is not worse off.
+#[tokio::test]
+async fn layers_that_are_fetched_ahead() {
+    each(async |row: Row| {
+        let mut scene = Scene::set(&row).await;
+        let registry = registry_over(&scene, &row, Prefetch::OnPull).await;
+        let manifest = registry.get(&tag()).await.body;
+        for ahead in [&scene.image.layers[0], &scene.image.config] {
+            scene.fake.fault(On::blob(ahead), Fault::Silent);
+        }
+        // The first layer is what starts it.
+        let first = registry.get(&blob_path(REPOSITORY, &scene.image.layers[1])).await;
+        assert!(first.looks_complete(), "{}: what the client asked for", row.name);
+        let ahead = (scene.image.layers[0], scene.image.config);
+        scene.fake.until(|seen| seen.blobs_got(&ahead.0) == 1 && seen.blobs_got(&ahead.1) == 1).await;
+        scene.break_off().await;
+        let before = scene.fake.requests().len();
+        scene.let_go_on(before + 1).await;
+        registry.fills_end().await;
+        let asked = scene.fake.requests().len() - before;
+        assert!(asked <= 2 * row.blob.1 + 4, "{}: nobody waits, and yet it was asked {asked} times", row.name);
+        for (path, bytes) in [(tag(), &manifest), (blob_path(REPOSITORY, &scene.image.layers[1]), &first.body)] {
+            let answer = timed(registry.get(&path), &row).await;
+            assert!(
+                answer.looks_complete() && answer.cache() == "hit" && answer.body == *bytes,
+                "{}: {path}",
+                row.name
+            );
+        }
+        // A tag that moved meanwhile is looked after when its time is up.
+        registry.advance(10 * MINUTE);
+        recovers(&row, &mut scene, registry).await;
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_blob_that_is_on_its_way() {
     each(async |row: Row| {
         let mut scene = Scene::set(&row).await;
-        let registry = registry_over(&scene, &row).await;
+        let registry = registry_over(&scene, &row, Prefetch::Off).await;
         let first = Gate::closed();
         scene.fake.fault(On::any(), Fault::Drip(first.clone(), 100_000));
         let mut reading = {

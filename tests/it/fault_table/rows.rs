@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::{LAYER_BYTES, REPOSITORY, TAG};
+
 use crate::support::content;
 use crate::support::upstream::{Bearer, FakeUpstream, Fault, Gate, Guard, Image, On};
 
@@ -218,7 +219,10 @@ fn places() -> Vec<Row> {
     ]
 }
 
-/// An upstream with an image of one layer, and what is to go wrong with it.
+/// The layer that is not the one the tests are about.
+const FIRST_LAYER: &[u8] = b"the first layer";
+
+/// An upstream with an image of two layers, and what is to go wrong with it.
 pub struct Scene {
     pub fake: FakeUpstream,
     second: FakeUpstream,
@@ -231,8 +235,8 @@ impl Scene {
     pub async fn set(row: &Row) -> Self {
         let (fake, second) = (FakeUpstream::start().await, FakeUpstream::start().await);
         let layer = Bytes::from(content(LAYER_BYTES, 1));
-        let image = fake.push_image(REPOSITORY, TAG, &[&layer]);
-        second.push_image(REPOSITORY, TAG, &[&layer]);
+        let image = fake.push_image(REPOSITORY, TAG, &[&layer, FIRST_LAYER]);
+        second.push_image(REPOSITORY, TAG, &[&layer, FIRST_LAYER]);
         Self { fake, second, image, layer, wrong: row.wrong.clone() }
     }
 
@@ -243,7 +247,9 @@ impl Scene {
             Wrong::TokensExpire => self.fake.guard(Guard::Bearer(Bearer { uses: Some(1), ..Bearer::default() })),
             Wrong::Elsewhere => self.fake.fault(On::any(), Fault::RedirectTo(self.second.base_url().to_owned())),
             Wrong::Refuses | Wrong::IsGone => self.fake.stop().await,
-            Wrong::TagMoves => self.image = self.fake.push_image(REPOSITORY, TAG, &[&self.layer, b"another layer"]),
+            Wrong::TagMoves => {
+                self.image = self.fake.push_image(REPOSITORY, TAG, &[&self.layer, FIRST_LAYER, b"another"]);
+            }
             Wrong::TagGoes => self.fake.delete_tag(REPOSITORY, TAG),
         }
     }
