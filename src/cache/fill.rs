@@ -203,7 +203,14 @@ impl Filler {
 
     /// Waits until the upstream may be asked for this fill.
     pub(super) async fn turn(&self) -> Turn {
-        self.source.mirror.lanes().turn(self.live.who, self.live.priority()).await
+        let (lanes, who, priority) = (self.source.mirror.lanes(), self.live.who, self.live.priority());
+        let turn = lanes.turn(who, priority);
+        // A client that came after the look at the priority and before the place in the line found nothing to raise.
+        if self.live.priority() > priority {
+            lanes.raise(who);
+        }
+        self.live.lined_up();
+        turn.await
     }
 
     fn bypass(&self) -> Ended {

@@ -84,6 +84,14 @@ impl Fill {
         begun.map_or(Start::Failed(Error::Stopped), |start| start.clone())
     }
 
+    /// Waits until the fill is in line for its upstream, so that who asks then comes after it, or needs no upstream.
+    pub(super) async fn in_line(&self) {
+        tokio::select! {
+            () = self.live.in_line() => {}
+            _ = self.started() => {}
+        }
+    }
+
     /// Waits until the fill is over, so that another can take its place.
     pub async fn ended(&self) {
         let mut start = self.start.clone();

@@ -70,21 +70,22 @@ impl Lanes {
         Arc::new(Self { host, metrics, turns, pace, since: Instant::now() })
     }
 
-    /// Waits for a turn.
-    pub async fn turn(self: &Arc<Self>, who: Who, priority: Priority) -> Turn {
+    /// Waits for a turn. It is in line when this returns, before it is awaited.
+    pub fn turn(self: &Arc<Self>, who: Who, priority: Priority) -> impl Future<Output = Turn> + use<> {
         let started = Instant::now();
-        let (mut place, told) = {
+        let (place, told) = {
             let mut line = self.turns();
             let ticket = line.queue.ask(who, priority);
             let told = line.wait(ticket);
             (Place { lanes: Arc::clone(self), ticket, who, taken: false }, told)
         };
         self.grant();
-        // The sender is in the line until it is used.
-        let _ = told.await;
-        place.taken = true;
-        self.metrics.transfer_waited(self.host.as_str(), priority.as_str(), started.elapsed());
-        Turn { lanes: Arc::clone(self), who }
+        async move {
+            // The sender is in the line until it is used.
+            let _ = told.await;
+            place.lanes.metrics.transfer_waited(place.lanes.host.as_str(), priority.as_str(), started.elapsed());
+            place.take()
+        }
     }
 
     /// Waits for a turn at most so long, and then goes without.
@@ -92,8 +93,10 @@ impl Lanes {
         if let Ok(turn) = tokio::time::timeout(patience, self.turn(who, priority)).await {
             return turn;
         }
-        self.turns().queue.insist(who);
-        self.report();
+        let mut line = self.turns();
+        line.queue.insist(who);
+        self.report(&line);
+        drop(line);
         Turn { lanes: Arc::clone(self), who }
     }
 
@@ -140,16 +143,12 @@ impl Lanes {
         while let Some(ticket) = line.queue.grant() {
             line.tell(ticket);
         }
-        drop(line);
-        self.report();
+        self.report(&line);
     }
 
-    fn report(&self) {
-        let (running, waiting) = {
-            let line = self.turns();
-            (line.queue.n_running(), line.queue.n_waiting())
-        };
-        self.metrics.transfers(self.host.as_str(), running, waiting);
+    /// With the line in hand: of two that report at once, the one that counted later has the last word.
+    fn report(&self, line: &Line<Turns>) {
+        self.metrics.transfers(self.host.as_str(), line.queue.n_running(), line.queue.n_waiting());
     }
 
     fn turns(&self) -> MutexGuard<'_, Line<Turns>> {
@@ -180,6 +179,14 @@ struct Place {
     ticket: Ticket,
     who: Who,
     taken: bool,
+}
+
+impl Place {
+    /// Its turn has come.
+    fn take(mut self) -> Turn {
+        self.taken = true;
+        Turn { lanes: Arc::clone(&self.lanes), who: self.who }
+    }
 }
 
 impl Drop for Place {
@@ -258,6 +265,16 @@ mod tests {
         drop(first);
         drop(gone);
         assert!(lanes.turn(3, Client).now_or_never().is_some());
+    }
+
+    #[tokio::test]
+    async fn who_has_asked_is_in_line_before_it_waits() {
+        let lanes = lanes(1, None);
+        let _first = lanes.turn(1, Client).await;
+        let second = lanes.turn(2, Client);
+        assert_eq!(lanes.turns().queue.n_waiting(), 1);
+        drop(second);
+        assert_eq!(lanes.turns().queue.n_waiting(), 0);
     }
 
     #[tokio::test]

@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
+
 use super::lanes::new_who;
 use super::turns::Who;
 use crate::oci::{Digest, Host, RepositoryName};
@@ -61,6 +63,8 @@ pub(super) struct Live {
     pub who: Who,
     pub started_ms: i64,
     is_wanted: AtomicBool,
+    /// Told when it is in line for its upstream.
+    in_line: watch::Sender<bool>,
     received_bytes: AtomicU64,
     total_bytes: OnceLock<u64>,
     pieces: AtomicUsize,
@@ -75,6 +79,7 @@ impl Live {
             who: new_who(),
             started_ms,
             is_wanted: AtomicBool::new(priority == Priority::Client),
+            in_line: watch::Sender::new(false),
             received_bytes: AtomicU64::new(0),
             total_bytes: OnceLock::new(),
             pieces: AtomicUsize::new(0),
@@ -90,6 +95,17 @@ impl Live {
     /// A client waits for it from now on. Returns whether that is news.
     pub fn raise(&self) -> bool {
         !self.is_wanted.swap(true, Ordering::Relaxed)
+    }
+
+    /// It is in line for its upstream.
+    pub fn lined_up(&self) {
+        self.in_line.send_replace(true);
+    }
+
+    /// Waits until it is in line for its upstream, for ever if it never is.
+    pub async fn in_line(&self) {
+        // The sender is here, so there is no error.
+        let _ = self.in_line.subscribe().wait_for(|in_line| *in_line).await;
     }
 
     /// So many bytes were here before the first came.

@@ -14,7 +14,7 @@ use moka::sync::Cache;
 use tokio::sync::Semaphore;
 use tracing::debug;
 
-use super::fills::Fills;
+use super::fills::{Fill, Fills};
 use super::flights::Role;
 use super::memory::StoredManifest;
 use super::{Source, mirror::Mirror};
@@ -85,8 +85,9 @@ impl Prefetch {
         self.images.insert(key, image);
     }
 
-    /// A client asks for a whole blob: if it is a layer of an expected image, the others are fetched.
-    pub fn blob_got(self: &Arc<Self>, source: &Source, digest: &Digest) {
+    /// A client asks for a whole blob: if it is a layer of an expected image, the others are fetched. `fill` is what brings
+    /// the blob, unless it is here: nothing gets in line before it.
+    pub fn blob_got(self: &Arc<Self>, source: &Source, digest: &Digest, fill: Option<Arc<Fill>>) {
         if source.mirror.policy().prefetch_max == 0 {
             return;
         }
@@ -100,7 +101,12 @@ impl Prefetch {
             return;
         }
         let (this, source, asked) = (Arc::clone(self), source.clone(), *digest);
-        self.fills.beside(async move { this.fetch(&source, &image, asked).await });
+        self.fills.beside(async move {
+            if let Some(fill) = fill {
+                fill.in_line().await;
+            }
+            this.fetch(&source, &image, asked).await;
+        });
     }
 
     async fn fetch(&self, source: &Source, image: &Image, asked: Digest) {

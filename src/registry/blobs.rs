@@ -163,9 +163,6 @@ impl Registry {
         range: Option<RangeRequest>,
     ) -> Result<PulledBlob, Error> {
         let depot = self.depot();
-        if range.is_none() {
-            self.prefetch.blob_got(source, digest);
-        }
         let pin = depot.room.pin(*digest);
         let link = depot.metadata.find_link(&source.canonical, digest).await?;
         if let Link::Linked(row) | Link::Unlinked(row) = &link
@@ -175,11 +172,14 @@ impl Registry {
             if matches!(link, Link::Unlinked(_)) {
                 self.prove_and_link(source, digest).await?;
             }
+            if range.is_none() {
+                self.prefetch.blob_got(source, digest, None);
+            }
             depot.room.touch(*digest);
             return sized(reader.pinned(Arc::new(pin)), range, Outcome::Hit);
         }
-        let is_linked = matches!(link, Link::Linked(_));
-        let (fill, role, start) = self.join_fill(source, digest, is_linked).await?;
+        let (is_linked, is_whole) = (matches!(link, Link::Linked(_)), range.is_none());
+        let (fill, role, start) = self.join_fill(source, digest, is_linked, is_whole).await?;
         match start {
             Start::Ready { file, size_bytes } => {
                 let outcome = if role == Role::Led { Outcome::Miss } else { Outcome::Coalesced };
@@ -206,6 +206,7 @@ impl Registry {
         source: &Source,
         digest: &Digest,
         is_linked: bool,
+        is_whole: bool,
     ) -> Result<(Arc<Fill>, Role, Start), Error> {
         let stated_bytes = self.depot().metadata.descriptor_size(&source.canonical, digest).await?;
         loop {
@@ -213,6 +214,9 @@ impl Registry {
             let is_foreign = fill.repository != source.canonical;
             if is_foreign && !is_linked {
                 self.proofs.head(source, digest).await.map_err(Error::cache(&source.canonical))?;
+            }
+            if is_whole {
+                self.prefetch.blob_got(source, digest, Some(Arc::clone(&fill)));
             }
             match fill.started().await {
                 Start::Failed(_) if is_foreign => fill.ended().await,

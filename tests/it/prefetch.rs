@@ -121,9 +121,7 @@ async fn prefetch_waits_for_clients_and_who_asks_for_it_moves_it_up() {
                 })
                 .await;
             let all_wait = "entrepot_transfers{upstream=\"hub.example\",state=\"waiting\"} 4";
-            while !String::from_utf8_lossy(&registry.get("/metrics").await.body).contains(all_wait) {
-                tokio::task::yield_now().await;
-            }
+            registry.until("all of them wait", |registry| registry.metrics().contains(all_wait)).await;
             gate.let_pass(1);
         };
         tokio::join!(registry.get(&alone_path), registry.get(&last_path), release)
