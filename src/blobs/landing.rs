@@ -140,15 +140,16 @@ impl Landing {
         if self.in_step && start == state.given_bytes + state.fresh.bytes && state.fresh.bytes < FRESH_BYTES_MAX {
             state.fresh.append(batch);
         }
-        // Told with the state in hand, so that what readers hear only grows.
-        if moved && let Some(announcer) = self.announcer.get() {
-            announcer.written(front_bytes);
-        }
+        // Before readers are told: of what a client has had, a crash loses no more than this.
         if let Some((record, recorded_bytes)) = &mut state.record
             && front_bytes - *recorded_bytes >= RECORD_EVERY_BYTES
         {
             record.set(front_bytes).map_err(Error::Storage)?;
             *recorded_bytes = front_bytes;
+        }
+        // Told with the state in hand, so that what readers hear only grows.
+        if moved && let Some(announcer) = self.announcer.get() {
+            announcer.written(front_bytes);
         }
         drop(state);
         self.landed.notify_one();

@@ -200,9 +200,8 @@ async fn a_killed_fill_goes_on_near_where_it_was() {
     let upstreams = format!("hub.example: {{url: \"{url}\", default: true, piece_size: 1MiB, prefetch: off}}");
     let config = format!("upstreams: {{{upstreams}}}\nstorage: {{min_free: 0}}\n");
     std::fs::write(folder.path().join("config.yaml"), config).expect("it can be written to");
-    // Every stream stands still half-way of the blob.
-    let gate = Gate::closed();
-    fake.fault(On::blob(&digest).after(13), Fault::SlowFirstByte(gate.clone()));
+    // However it is cut into streams, each of them stands still half-way of the blob.
+    fake.fault(On::blob(&digest), Fault::StandAt(Gate::closed(), 12 << 20));
     let process = Process::serve(folder.path(), &[]).await;
     let path = format!("/v2/team/app/blobs/{digest}");
     let mut reading = Call::get(&path).open(process.address).await;

@@ -43,6 +43,13 @@ impl Reply {
         self
     }
 
+    /// Offset in the whole of the body's first byte.
+    pub fn start(&self) -> u64 {
+        let range = self.headers.iter().find(|(name, _)| *name == "content-range");
+        let start = range.and_then(|(_, value)| value.strip_prefix("bytes ")?.split('-').next()?.parse().ok());
+        start.unwrap_or(0)
+    }
+
     pub fn head(&self) -> String {
         let mut head = format!("HTTP/1.1 {} Fake\r\n", self.status);
         match self.framing {

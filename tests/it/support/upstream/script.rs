@@ -41,6 +41,8 @@ pub enum Fault {
     SlowFirstByte(Gate),
     /// The head comes at once; every piece of so many bytes waits for the gate.
     Drip(Gate, usize),
+    /// What lies beyond this offset of the blob waits for the gate, whichever part of the blob is asked for.
+    StandAt(Gate, u64),
     /// The connection is closed in good order after so many bytes of the body.
     CutAfter(u64),
     /// The connection is reset after so many bytes of the body; fewer may arrive.

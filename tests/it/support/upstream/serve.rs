@@ -73,6 +73,14 @@ impl BodyWriter<'_> {
                 }
                 Ok(())
             }
+            (Some(Fault::StandAt(gate, offset)), _) => {
+                let before = first(body, offset.saturating_sub(reply.start()));
+                self.write(before).await?;
+                if before.len() < body.len() {
+                    gate.pass().await;
+                }
+                self.write(&body[before.len()..]).await
+            }
             (Some(Fault::CutAfter(bytes)), _) => self.write(first(body, *bytes)).await,
             (Some(Fault::ResetAfter(bytes)), _) => {
                 self.write(first(body, *bytes)).await?;
