@@ -29,7 +29,7 @@ type Mark = [u8; 32];
 type Key = (Mark, RepositoryName);
 
 /// What is asked for, and therefore asked about.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Probe {
     /// A manifest.
     Manifest(Reference),
@@ -53,7 +53,8 @@ pub struct Access {
     key: hmac::Key,
     verdicts: Cache<Key, Verdict>,
     sessions: Cache<Mark, Upstream>,
-    flights: Flights<Key, Result<(), Error>>,
+    /// By what is asked for, too: that one thing is not there is no answer to who wants another.
+    flights: Flights<(Key, Probe), Result<(), Error>>,
 }
 
 impl Access {
@@ -85,7 +86,7 @@ impl Access {
         }
         let session = self.session(mark, &source, credentials)?;
         if known.is_none() {
-            let asked = self.flights.run(key.clone(), || {
+            let asked = self.flights.run((key.clone(), probe.clone()), || {
                 let (this, source, session) = (Arc::clone(self), source.clone(), session.clone());
                 async move { this.ask(key, &source, &session, probe, access_ttl).await }
             });

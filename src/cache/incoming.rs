@@ -101,8 +101,14 @@ impl Incoming<'_, '_> {
             if chunk.is_empty() {
                 continue;
             }
+            mirror.lanes().pass(self.filler.live.who, self.filler.live.priority(), chunk.len() as u64).await;
+            // Meanwhile another stream may have got the rest: bytes that both write are digested as one has them and served
+            // as the other has.
+            self.cut(&mut chunk)?;
+            if chunk.is_empty() {
+                continue;
+            }
             let received_bytes = chunk.len() as u64;
-            mirror.lanes().pass(self.filler.live.who, self.filler.live.priority(), received_bytes).await;
             let before = self.position;
             self.position += received_bytes;
             self.claim.came_to(self.position);

@@ -93,7 +93,10 @@ impl Registry {
     /// An upstream's word on a blob. Whoever asks may be about to push a manifest that relies on it.
     async fn vouch(&self, target: &Target, source: &Source, digest: &Digest) -> Result<BlobHead, Error> {
         let head = self.mirrored_head(source, digest).await?;
-        self.vouched.insert((self.home(target)?, *digest), source.clone());
+        // What is not for everyone is fetched for nobody's push: the repository it went to would show it to all.
+        if !self.is_guarded(&source.canonical) {
+            self.vouched.insert((self.home(target)?, *digest), source.clone());
+        }
         Ok(head)
     }
 

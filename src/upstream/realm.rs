@@ -102,6 +102,10 @@ fn without_root(name: &str) -> &str {
 /// The last two labels of a name, or three below a wide suffix; `None` if there are not as many.
 fn registrable(name: &str) -> Option<&str> {
     let name = without_root(name);
+    // An address has no domain: its last two numbers are nobody's.
+    if name.rsplit('.').next().is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit())) {
+        return None;
+    }
     let two = last_labels(name, 2)?;
     if WIDE_SUFFIXES.contains(&two) { last_labels(name, 3) } else { Some(two) }
 }
@@ -174,6 +178,8 @@ mod tests {
         assert!(same("registry.lan", "registry.lan:5000"));
         assert!(!same("mirror.gcr.io", "docker.io"));
         assert!(!same("127.0.0.2", "127.0.0.1:5000"));
+        assert!(same("10.8.1.5", "10.8.1.5:5000"));
+        assert!(!same("10.9.1.5", "10.8.1.5:5000"), "addresses have no domain");
     }
 
     #[test]

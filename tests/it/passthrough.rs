@@ -6,7 +6,7 @@ use entrepot::config::{Credentials, Identity, Password, Visibility};
 
 use crate::support::client::{Answer, Call};
 use crate::support::registry::{Builder, HUB, TestRegistry, blob_path, manifest_path};
-use crate::support::upstream::{Bearer, FakeUpstream, Fault, Guard, Image, On, basic};
+use crate::support::upstream::{Bearer, FakeUpstream, Fault, Gate, Guard, Image, On, basic};
 
 const REPOSITORY: &str = "team/app";
 const MINUTE: Duration = Duration::from_mins(1);
@@ -230,5 +230,50 @@ async fn guarded_content_leaves_by_no_other_door() {
     assert_eq!(registry.get(&blob_path(REPOSITORY, &layer)).await.status(), 404);
     let catalog = registry.get("/v2/_catalog").await.json();
     assert_eq!(catalog["repositories"], serde_json::json!([REPOSITORY]), "hers is listed");
+    registry.finish().await;
+}
+
+#[tokio::test]
+async fn the_head_of_a_guarded_blob_is_answered_and_lets_nobody_push_on_the_strength_of_it() {
+    let fake = FakeUpstream::start().await;
+    let image = fake.push_image(REPOSITORY, "1", &[b"layer"]);
+    fake.guard(Guard::Basic(ALICE.0, ALICE.1));
+    let registry = over(&fake).start().await;
+    let layer = image.layers[0];
+    for name in [REPOSITORY.to_owned(), format!("{HUB}/{REPOSITORY}")] {
+        let head = Call::new("HEAD", &blob_path(&name, &layer)).header("authorization", &basic(ALICE.0, ALICE.1));
+        assert_eq!(registry.send(head).await.status(), 200, "{name}");
+    }
+    let config = registry.push_blob(REPOSITORY, "{}").await;
+    let manifest = serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": config.to_string(), "size": 2},
+        "layers": [{"mediaType": "application/octet-stream", "digest": layer.to_string(), "size": 5}],
+    });
+    let media_type = "application/vnd.oci.image.manifest.v1+json";
+    let answer = registry.push_manifest(REPOSITORY, "2", media_type, manifest.to_string().into()).await;
+    assert_eq!(answer.code(), "MANIFEST_BLOB_UNKNOWN", "what she may see was fetched with her credentials for nobody");
+    assert_eq!(registry.get(&blob_path(REPOSITORY, &layer)).await.status(), 404);
+    registry.finish().await;
+}
+
+#[tokio::test]
+async fn a_question_about_what_is_not_there_is_no_answer_to_who_wants_something_else() {
+    let (fake, registry, image) = with_cached_image().await;
+    registry.advance(5 * MINUTE);
+    let gate = Gate::closed();
+    fake.fault(On::manifest("missing").head(), Fault::SlowFirstByte(gate.clone()));
+    let asked = fake.requests().len();
+    let missing = manifest_path(REPOSITORY, "missing");
+    let both = async {
+        fake.until(|requests| requests.len() > asked).await;
+        let layer = as_user(&registry, ALICE, &paths(&image)[2]).await;
+        gate.let_pass(1);
+        layer
+    };
+    let (missing, layer) = tokio::join!(as_user(&registry, ALICE, &missing), both);
+    assert_eq!((layer.status(), layer.cache()), (200, "hit"));
+    assert_eq!(missing.status(), 404);
     registry.finish().await;
 }

@@ -270,6 +270,31 @@ async fn bytes_come_no_faster_than_they_may() {
 }
 
 #[tokio::test]
+async fn bytes_that_wait_for_the_pace_do_not_come_twice_when_another_stream_gets_their_part() {
+    let (fake, bytes, digest, path) = with_blob().await;
+    // The second chunk of the lead reaches beyond the first boundary, and waits for the pace.
+    let (lead, probe) = (Gate::closed(), Gate::closed());
+    fake.fault(On::blob(&digest).times(1), Fault::Drip(lead.clone(), usize::try_from(PIECE).unwrap() - 1000));
+    fake.fault(On::blob(&digest).times(1), Fault::SlowFirstByte(probe.clone()));
+    let registry = over(&fake).upstreams(|upstream| upstream.bandwidth_max_bytes = Some(400_000)).start().await;
+    let mut reading = registry.open(&path).await;
+    lead.let_pass(1);
+    fake.until(|requests| requests.len() == 2).await;
+    reading.read(usize::try_from(PIECE).unwrap() - 1000).await;
+    lead.let_pass(SIZE);
+    // Nobody can see that the chunk has arrived and waits. If it has not yet, this test shows less, but does not fail.
+    for _ in 0..1000 {
+        tokio::task::yield_now().await;
+    }
+    probe.let_pass(1);
+    let rest = reading.finish().await;
+    assert!(rest.complete && rest.body == bytes[bytes.len() - rest.body.len()..]);
+    registry.fills_end().await;
+    assert!(registry.metrics().contains(&format!("entrepot_fill_bytes_total {SIZE}\n")), "bytes came twice");
+    registry.finish().await;
+}
+
+#[tokio::test]
 async fn a_part_ahead_of_the_front_waits_for_the_front() {
     let (fake, bytes, digest, path) = with_blob().await;
     let gate = Gate::closed();
