@@ -203,7 +203,12 @@ impl Registry {
         let route = self.route(target)?;
         let mut private = None;
         for name in &route.private {
-            if self.is_private(name).await? {
+            // What an upstream guards is not reached by a spelling that means another one, which does not guard it.
+            let is_elsewhere = route.mirrored.as_ref().is_some_and(|mirrored| {
+                let first = name.split_first().map(|(first, _)| first);
+                first != Some(mirrored.upstream.as_str()) && self.is_guarded(name)
+            });
+            if !is_elsewhere && self.is_private(name).await? {
                 private = Some(name.clone());
                 break;
             }

@@ -277,3 +277,26 @@ async fn a_question_about_what_is_not_there_is_no_answer_to_who_wants_something_
     assert_eq!(missing.status(), 404);
     registry.finish().await;
 }
+
+#[tokio::test]
+async fn what_was_pushed_before_its_upstream_was_guarded_is_not_shown_by_way_of_another_upstream() {
+    const GUARDED: &str = "guarded.example";
+    let (public, guarded) = (FakeUpstream::start().await, FakeUpstream::start().await);
+    guarded.guard(Guard::Basic(ALICE.0, ALICE.1));
+    let builder = TestRegistry::builder().default_upstream(HUB, &public).upstream(GUARDED, &guarded);
+    let mut registry = builder.start().await;
+    let name = format!("{GUARDED}/{REPOSITORY}");
+    let index = br#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#;
+    let media_type = "application/vnd.oci.image.index.v1+json";
+    let pushed = registry.push_manifest(&name, "1", media_type, index.to_vec().into()).await;
+    assert_eq!(pushed.status(), 201);
+    let guard = |upstream: &mut entrepot::config::Upstream| upstream.visibility = Visibility::Passthrough;
+    registry
+        .reconfigure(|config| config.upstreams.iter_mut().filter(|upstream| upstream.name == GUARDED).for_each(guard))
+        .await;
+    let path = manifest_path(&name, "1");
+    assert_eq!(as_user(&registry, BOB, &path).await.status(), 401);
+    let elsewhere = as_user(&registry, BOB, &format!("{path}?ns={HUB}")).await;
+    assert_eq!(elsewhere.status(), 404, "another spelling opened it");
+    registry.finish().await;
+}
