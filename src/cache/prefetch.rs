@@ -35,8 +35,6 @@ pub struct Prefetch {
     fills: Arc<Fills>,
     /// By manifest.
     images: Cache<(RepositoryName, Digest), Arc<Image>>,
-    /// Requests whose manifest has been looked at: pulls of what is here are not to pay for it each time.
-    noticed: Cache<u64, ()>,
     /// By layer.
     layers: Cache<(RepositoryName, Digest), Arc<Image>>,
     /// Blobs fetched ahead at a time, by upstream.
@@ -55,17 +53,7 @@ impl Prefetch {
     pub fn new(fills: Arc<Fills>) -> Arc<Self> {
         let images = Cache::builder().max_capacity(IMAGES_MAX).time_to_live(EXPECTED_FOR).build();
         let layers = Cache::builder().max_capacity(LAYERS_MAX).time_to_live(EXPECTED_FOR).build();
-        let noticed = Cache::builder().max_capacity(LAYERS_MAX).time_to_live(EXPECTED_FOR / 2).build();
-        Arc::new(Self { fills, images, noticed, layers, slots: Mutex::default() })
-    }
-
-    /// Is a request that hashes to this one whose manifest was not looked at a moment ago?
-    pub fn is_news(&self, request: u64) -> bool {
-        let is_news = !self.noticed.contains_key(&request);
-        if is_news {
-            self.noticed.insert(request, ());
-        }
-        is_news
+        Arc::new(Self { fills, images, layers, slots: Mutex::default() })
     }
 
     /// A client got this manifest.

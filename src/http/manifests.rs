@@ -31,13 +31,12 @@ pub async fn pull(
     reference: &Reference,
     failed: impl Fn(registry::Error) -> ApiError,
 ) -> Result<Response, ApiError> {
-    let target = asked.target(name);
-    let pulled = registry.pull_manifest(&target, reference).await.map_err(failed)?;
-    let PulledManifest { manifest, outcome, stale } = pulled;
-    let has_it = asked.has(&manifest.digest_text);
+    let found = registry.pull_manifest(&asked.target(name), reference).await.map_err(failed)?;
+    let has_it = asked.has(&found.pulled.manifest.digest_text);
     if !has_it && !asked.is_head() {
-        registry.manifest_got(&target, &manifest).await;
+        registry.manifest_got(&found);
     }
+    let PulledManifest { manifest, outcome, stale } = found.pulled;
     let mut response = if has_it {
         (StatusCode::NOT_MODIFIED, Body::empty()).into_response()
     } else if asked.is_head() {

@@ -1,6 +1,5 @@
 //! Manifests: pulling, pushing, deleting (distribution-spec, "Pulling manifests", "Pushing Manifests", "Deleting manifests").
 
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -9,7 +8,7 @@ use super::error::Error;
 use super::routing::Target;
 use super::{Place, Registry, Sparse, within_patience};
 use crate::cache::space::{Class, Holding, blocks_for};
-use crate::cache::{self, Outcome, Probe, PulledManifest, Source, StoredManifest, to_the_end};
+use crate::cache::{self, Outcome, Probe, PulledManifest, Source, to_the_end};
 use crate::metadata::{NewManifest, Provenance};
 use crate::oci::{Algorithm, Digest, Manifest, Reference, RepositoryName, Tag};
 
@@ -24,34 +23,41 @@ pub struct PushedManifest {
     pub tags: Vec<Tag>,
 }
 
+/// A manifest on its way to a client.
+#[derive(Debug)]
+pub struct FoundManifest {
+    /// The manifest, and how it was come by.
+    pub pulled: PulledManifest,
+    /// The upstream that what it names may come from.
+    source: Option<Source>,
+}
+
 impl Registry {
     /// The manifest that a tag or a digest names.
-    pub async fn pull_manifest(&self, target: &Target, reference: &Reference) -> Result<PulledManifest, Error> {
+    pub async fn pull_manifest(&self, target: &Target, reference: &Reference) -> Result<FoundManifest, Error> {
         within_patience(target, self.find_manifest(target, reference)).await
     }
 
     /// A client has got a manifest, and may go on to what it names.
-    pub async fn manifest_got(&self, target: &Target, manifest: &StoredManifest) {
-        let mut request = DefaultHasher::new();
-        (target.name.as_str(), &target.ns, &target.host, manifest.digest).hash(&mut request);
-        let probe = Probe::Manifest(Reference::Digest(manifest.digest));
-        if self.prefetch.is_news(request.finish())
-            && let Ok(Place::Mirror(source) | Place::Overlay(_, source)) = self.place(target, probe).await
-        {
-            self.prefetch.manifest_got(&source, manifest);
+    pub fn manifest_got(&self, found: &FoundManifest) {
+        if let Some(source) = &found.source {
+            self.prefetch.manifest_got(source, &found.pulled.manifest);
         }
     }
 
-    async fn find_manifest(&self, target: &Target, reference: &Reference) -> Result<PulledManifest, Error> {
+    async fn find_manifest(&self, target: &Target, reference: &Reference) -> Result<FoundManifest, Error> {
         let insists = target.caller.insists;
-        match self.place(target, Probe::Manifest(reference.clone())).await? {
-            Place::Local(name) => self.local_manifest(&name, reference).await,
-            Place::Mirror(source) => self.mirrored_manifest(&source, reference, insists).await,
+        let (pulled, source) = match self.place(target, Probe::Manifest(reference.clone())).await? {
+            Place::Local(name) => (self.local_manifest(&name, reference).await?, None),
+            Place::Mirror(source) => (self.mirrored_manifest(&source, reference, insists).await?, Some(source)),
             Place::Overlay(name, source) => match self.pushed_manifest(&name, reference).await {
-                Err(Error::ManifestUnknown { .. }) => self.mirrored_manifest(&source, reference, insists).await,
-                answer => answer,
+                Err(Error::ManifestUnknown { .. }) => {
+                    (self.mirrored_manifest(&source, reference, insists).await?, Some(source))
+                }
+                answer => (answer?, Some(source)),
             },
-        }
+        };
+        Ok(FoundManifest { pulled, source })
     }
 
     /// Stores a manifest, byte for byte, and lets tags name it. Nothing is visible before everything is durable.

@@ -28,7 +28,7 @@ use crate::oci::{Digest, Host, RepositoryName};
 pub use blobs::{BlobHead, Content, PulledBlob};
 pub use caller::Caller;
 pub use error::Error;
-pub use manifests::PushedManifest;
+pub use manifests::{FoundManifest, PushedManifest};
 pub use routing::{Names, Target};
 pub use sessions::Uploads;
 pub use tags::{PAGE_MAX, Page};

@@ -154,7 +154,7 @@ async fn a_thousand_clients_of_an_expired_tag_cause_one_head_and_nothing_that_is
     };
     let (answers, ()) = tokio::join!(pulls, release);
     let confirmed = [Outcome::Revalidated, Outcome::Hit];
-    assert!(answers.into_iter().all(|answer| confirmed.contains(&answer.unwrap().outcome)));
+    assert!(answers.into_iter().all(|answer| confirmed.contains(&answer.unwrap().pulled.outcome)));
     let requests = fake.requests();
     assert_eq!((requests.manifests_headed("1"), requests.manifests_got("1"), requests.len()), (1, 1, 2));
     registry.finish().await;
