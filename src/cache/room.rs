@@ -1,7 +1,9 @@
 //! Room on the disk: acts on what the ledger decides, so that every byte is promised before it is written.
 //!
 //! Eviction is three durable steps: the row says `deleting` (invisible from then on), the bytes go, the row says `absent`.
-//! A crash in between leaves a `deleting` row, which start-up finishes.
+//! A crash in between leaves a `deleting` row, which start-up finishes; a failure too, which `leftovers` finishes.
+
+mod leftovers;
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -16,6 +18,7 @@ use super::flights::to_the_end;
 use super::space::{Candidate, Class, Holding, Ledger, Limits, Sums, Verdict};
 use crate::blobs::Blobs;
 use crate::clock::Clock;
+use crate::fault;
 use crate::metadata::{BlobRow, Metadata};
 use crate::metrics::Metrics;
 use crate::oci::Digest;
@@ -68,7 +71,8 @@ impl Room {
             evicting: tokio::sync::Mutex::default(),
             naming: (0..NAMING_LOCKS).map(|_| tokio::sync::Mutex::default()).collect(),
         };
-        room.finish_deletes().await?;
+        room.finish_leftovers().await?;
+        fault::point("start: removals finished");
         room.report();
         Ok(Arc::new(room))
     }
@@ -232,7 +236,11 @@ impl Room {
 
     /// Frees at least `bytes` if it can; returns how many it freed.
     async fn evict(&self, bytes: u64) -> Result<u64, Error> {
-        let mut freed_bytes = self.evict_partial(bytes).await?;
+        // Removals that failed: nobody else removes while this one evicts.
+        let mut freed_bytes = if self.sums().deleting > 0 { self.finish_removals().await? } else { 0 };
+        if freed_bytes < bytes {
+            freed_bytes += self.evict_partial(bytes - freed_bytes).await?;
+        }
         let mut after = None;
         while freed_bytes < bytes {
             let rows = self.metadata.oldest_cached(CANDIDATES_MAX, after).await?;
@@ -277,11 +285,12 @@ impl Room {
             held.contains_key(&slot)
         });
         let marked = self.metadata.mark_deleting(&victims).await?;
+        fault::point("evict: marked");
         let mut freed_bytes = 0;
         for row in marked {
             match self.remove(&row).await {
                 Ok(freed) => freed_bytes += freed,
-                // Its row says `deleting` and its bytes still count; the next start tries again.
+                // Its row says `deleting` and its bytes still count, until `finish_removals` can end it.
                 Err(error) => warn!(digest = %row.digest, error = %Chain(&error), "removing an evicted blob failed"),
             }
         }
@@ -302,7 +311,9 @@ impl Room {
             return Ok(0);
         }
         self.blobs.remove(row.digest).await?;
+        fault::point("evict: bytes gone");
         self.metadata.mark_absent(&[row.digest]).await?;
+        fault::point("evict: row absent");
         self.ledger().finish_delete(row.stored_bytes);
         self.metrics.evicted_blobs.increment(1);
         self.metrics.evicted_bytes.increment(row.stored_bytes);
@@ -332,16 +343,6 @@ impl Room {
         })
         .await
         .unwrap_or(Err(Error::Stopped))
-    }
-
-    /// What a crash left between the steps of a removal.
-    async fn finish_deletes(&self) -> Result<(), Error> {
-        for row in self.metadata.list_deleting().await? {
-            self.blobs.remove(row.digest).await?;
-            self.metadata.mark_absent(&[row.digest]).await?;
-            self.ledger().finish_delete(row.stored_bytes);
-        }
-        Ok(())
     }
 }
 

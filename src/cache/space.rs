@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use crate::metadata::BlobRow;
+use crate::metadata::{BlobRow, BlobState};
 use crate::oci::Digest;
 
 /// Smallest unit in which file systems hand out space.
@@ -51,12 +51,24 @@ pub struct Holding {
     pub stored_bytes: u64,
     /// Pushed content is never evicted.
     pub pushed: bool,
+    /// Its removal was begun and not ended.
+    pub deleting: bool,
 }
 
 impl Holding {
-    /// What a row of the index holds of the disk; nothing unless its bytes are there.
+    /// What a committed blob holds.
+    pub const fn of_present(stored_bytes: u64, pushed: bool) -> Self {
+        Self { stored_bytes, pushed, deleting: false }
+    }
+
+    /// What a row of the index holds of the disk; nothing if its bytes are not there.
     pub fn of(row: &BlobRow) -> Option<Self> {
-        row.is_present().then_some(Self { stored_bytes: row.stored_bytes, pushed: row.pushed })
+        let deleting = match row.state {
+            BlobState::Absent => return None,
+            BlobState::Present => false,
+            BlobState::Deleting => true,
+        };
+        Some(Self { stored_bytes: row.stored_bytes, pushed: row.pushed, deleting })
     }
 }
 
@@ -161,9 +173,9 @@ impl Ledger {
     /// The index says that a blob changed: it was committed, or what was cached is now pushed.
     pub fn change(&mut self, before: Option<Holding>, after: Holding) {
         if let Some(before) = before {
-            take(self.held(before.pushed), before.stored_bytes);
+            take(self.held(before), before.stored_bytes);
         }
-        *self.held(after.pushed) += after.stored_bytes;
+        *self.held(after) += after.stored_bytes;
     }
 
     /// A cached blob became invisible; its bytes are still on the disk.
@@ -284,8 +296,12 @@ impl Ledger {
         }
     }
 
-    fn held(&mut self, pushed: bool) -> &mut u64 {
-        if pushed { &mut self.sums.pushed } else { &mut self.sums.cached }
+    fn held(&mut self, holding: Holding) -> &mut u64 {
+        match holding {
+            Holding { deleting: true, .. } => &mut self.sums.deleting,
+            Holding { pushed: true, .. } => &mut self.sums.pushed,
+            Holding { .. } => &mut self.sums.cached,
+        }
     }
 }
 
@@ -320,7 +336,7 @@ mod tests {
         let mut ledger = ledger(100, 1000);
         assert_eq!(ledger.reserve(Class::Cached, 80), Verdict::Granted);
         ledger.release(Class::Cached, 80);
-        ledger.change(None, Holding { stored_bytes: 80, pushed: false });
+        ledger.change(None, Holding::of_present(80, false));
         assert_eq!(ledger.reserve(Class::Cached, 50), Verdict::Evict { bytes: 30 });
         assert_eq!(ledger.reserve(Class::Cached, 101), Verdict::NoRoom);
         ledger.begin_delete(80);
@@ -332,8 +348,8 @@ mod tests {
     #[test]
     fn pushes_take_room_from_the_cache_but_the_cache_never_from_pushes() {
         let mut ledger = ledger(100, 100);
-        ledger.change(None, Holding { stored_bytes: 60, pushed: true });
-        ledger.change(None, Holding { stored_bytes: 40, pushed: false });
+        ledger.change(None, Holding::of_present(60, true));
+        ledger.change(None, Holding::of_present(40, false));
         assert_eq!(ledger.reserve(Class::Pushed, 40), Verdict::Evict { bytes: 40 });
         assert_eq!(ledger.reserve(Class::Pushed, 41), Verdict::NoRoom);
         assert_eq!(ledger.reserve(Class::Cached, 41), Verdict::NoRoom);
@@ -342,7 +358,7 @@ mod tests {
     #[test]
     fn a_cached_blob_that_is_pushed_changes_sides_once() {
         let mut ledger = ledger(100, 100);
-        let cached = Holding { stored_bytes: 40, pushed: false };
+        let cached = Holding::of_present(40, false);
         ledger.change(None, cached);
         ledger.change(Some(cached), Holding { pushed: true, ..cached });
         assert_eq!(ledger.sums(), Sums { pushed: 40, ..Sums::default() });
@@ -391,7 +407,7 @@ mod tests {
                     }
                     2 => if let Some((class, bytes)) = granted.pop() {
                         ledger.release(class, bytes);
-                        ledger.change(None, Holding { stored_bytes: bytes, pushed: class == Class::Pushed });
+                        ledger.change(None, Holding::of_present(bytes, class == Class::Pushed));
                         if class == Class::Cached { cached.push(bytes); }
                     },
                     _ => if let Some(bytes) = cached.pop() {

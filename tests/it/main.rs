@@ -6,6 +6,8 @@ mod artifacts; // what is kept beside images
 mod chain; // one registry over another
 mod config_cli; // the command line and its configuration
 mod crash; // the real binary killed and stopped at every moment
+#[cfg(debug_assertions)]
+mod crash_drill; // fifty lives and deaths under load
 mod deletes; // tags, manifests and blobs taken away
 mod errors; // malformed requests: the error of the specification, nothing stored
 mod eviction; // the bound of the cache

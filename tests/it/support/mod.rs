@@ -1,6 +1,8 @@
 //! What the tests of behaviour share.
 
 pub mod client;
+#[cfg(debug_assertions)]
+pub mod drill;
 pub mod front;
 pub mod process;
 pub mod push;

@@ -124,7 +124,7 @@ impl Builder {
     }
 
     pub async fn start(mut self) -> TestRegistry {
-        let store = folder();
+        let store = fast_folder();
         self.config.storage.path = store.path().join("store");
         let mut registry = TestRegistry { config: self.config, clock: Clock::manual(), running: None, store };
         registry.start().await;
@@ -343,7 +343,7 @@ impl Drop for TestRegistry {
 
 /// Memory where there is some to be had as a file system: a disk's syncs make these tests ten times as long and prove
 /// nothing, for nothing here pulls a plug. `TMPDIR` says otherwise.
-fn folder() -> TempDir {
+pub fn fast_folder() -> TempDir {
     let memory = Path::new("/dev/shm");
     let folder = match std::env::var_os("TMPDIR") {
         None if memory.is_dir() => tempfile::tempdir_in(memory),
@@ -380,7 +380,7 @@ pub fn bytes_on_disk(store: &Path) -> u64 {
 }
 
 /// The files below a folder with the space they take. What vanishes while it is looked at is not there.
-fn files(folder: &Path) -> HashMap<PathBuf, u64> {
+pub fn files(folder: &Path) -> HashMap<PathBuf, u64> {
     use std::os::unix::fs::MetadataExt as _;
     let mut found = HashMap::new();
     let Ok(entries) = std::fs::read_dir(folder) else { return found };

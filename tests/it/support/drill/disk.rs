@@ -1,0 +1,88 @@
+//! A store as the file system sees it, held against what the server and its index say of it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use entrepot::metadata::{self, Metadata};
+
+use crate::support::registry::files;
+
+/// The files of a store with the space they take.
+#[derive(Debug, Default)]
+pub struct OnDisk {
+    root: PathBuf,
+    files: BTreeMap<PathBuf, u64>,
+    lengths: BTreeMap<PathBuf, u64>,
+}
+
+impl OnDisk {
+    pub fn of(store: &Path) -> Self {
+        let mut lengths = BTreeMap::new();
+        let files: BTreeMap<PathBuf, u64> = files(store).into_iter().collect();
+        for path in files.keys() {
+            lengths.insert(path.clone(), std::fs::metadata(path).map_or(0, |metadata| metadata.len()));
+        }
+        Self { root: store.to_owned(), files, lengths }
+    }
+
+    /// Space of everything in a folder.
+    fn bytes(&self, folder: &str) -> u64 {
+        self.within(folder).map(|(_, bytes)| bytes).sum()
+    }
+
+    fn within<'a>(&'a self, folder: &str) -> impl Iterator<Item = (&'a Path, u64)> + use<'a> {
+        let folder = self.root.join(folder);
+        self.files.iter().filter(move |(path, _)| path.starts_with(&folder)).map(|(path, bytes)| (&**path, *bytes))
+    }
+
+    /// Names and lengths of the fills that wait to be continued.
+    pub fn partial_fills(&self) -> impl Iterator<Item = (String, u64)> + '_ {
+        let named = |path: &Path| path.file_name().expect("a file has a name").to_string_lossy().into_owned();
+        self.within("staging/fills")
+            .map(move |(path, _)| (named(path), self.lengths[path]))
+            .filter(|(name, _)| !name.contains('.'))
+    }
+
+    /// What a server that has just started says of its disk, against the disk.
+    pub fn drift(&self, metrics: &str) -> Vec<String> {
+        let of = |kind: &str| {
+            let label = format!("entrepot_store_bytes{{kind=\"{kind}\"}} ");
+            let value = metrics.lines().find_map(|line| line.strip_prefix(&label)?.parse::<f64>().ok());
+            value.unwrap_or_else(|| panic!("{kind} is in the metrics"))
+        };
+        let mut drift = Vec::new();
+        let mut compare = |what: &str, ledger: f64, disk: u64| {
+            #[expect(clippy::cast_precision_loss, reason = "stores of tests are small")]
+            if (ledger - disk as f64).abs() > 0.5 {
+                drift.push(format!("{what}: {ledger} bytes in the ledger, {disk} on the disk"));
+            }
+        };
+        compare("blobs", of("cached") + of("pushed"), self.bytes("blobs"));
+        compare("partial fills", of("partial"), self.bytes("staging/fills"));
+        compare("uploads", of("uploading"), self.bytes("staging/uploads"));
+        compare("removals", of("deleting"), 0);
+        compare("running fills", of("filling"), 0);
+        drift.extend(self.crumbs());
+        drift
+    }
+
+    /// The index of a store that nobody serves, against the disk.
+    pub async fn drift_at_rest(&self, store: &Path) -> Vec<String> {
+        let index = Metadata::open(metadata::Options::new(store.join("index.sqlite"))).await.expect("it opens");
+        let totals = index.totals().await.expect("the index can be read");
+        let is_miscounted = index.recount().await.expect("the index can be read");
+        index.close().await;
+        let (rows, disk) = (totals.cached_bytes + totals.pushed_bytes + totals.deleting_bytes, self.bytes("blobs"));
+        let mut drift = self.crumbs();
+        drift.extend(is_miscounted.then(|| "the index's sums differ from its rows".to_owned()));
+        drift.extend((rows != disk).then(|| format!("blobs: {rows} bytes in the index, {disk} on the disk")));
+        drift
+    }
+
+    /// Files that nobody will go on with.
+    fn crumbs(&self) -> Vec<String> {
+        let folders = ["staging/puts", "staging/naming"];
+        let crumbs = folders.iter().flat_map(|folder| self.within(folder));
+        crumbs.map(|(path, _)| format!("{} is left", path.display())).collect()
+    }
+}
