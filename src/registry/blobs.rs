@@ -169,7 +169,7 @@ impl Registry {
         let link = depot.metadata.find_link(&source.canonical, digest).await?;
         if let Link::Linked(row) | Link::Unlinked(row) = &link
             && row.is_present()
-            && let Some(reader) = self.open(row, depot.room.pin(*digest)).await?
+            && let Some(reader) = self.open(row, pin).await?
         {
             if matches!(link, Link::Unlinked(_)) {
                 self.prove_and_link(source, digest).await?;
@@ -180,6 +180,8 @@ impl Registry {
             depot.room.touch(*digest);
             return sized(reader, range, Outcome::Hit);
         }
+        // The first one may have been told just now that the bytes that were here are wrong.
+        let pin = depot.room.pin(*digest);
         let (is_linked, is_whole) = (matches!(link, Link::Linked(_)), range.is_none());
         let (fill, role, start) = self.join_fill(source, digest, is_linked, is_whole).await?;
         match start {
