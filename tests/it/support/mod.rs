@@ -1,6 +1,7 @@
 //! What the tests of behaviour share.
 
 pub mod client;
+pub mod disk;
 #[cfg(debug_assertions)]
 pub mod drill;
 pub mod front;

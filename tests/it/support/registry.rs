@@ -25,6 +25,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::client::{Answer, Call, Reading};
+use super::disk;
 use super::upstream::FakeUpstream;
 
 /// How long a test waits for what must come.
@@ -275,12 +276,47 @@ impl TestRegistry {
         assert_eq!(found.leftovers, leftovers, "files in the staging folder");
         assert_eq!(found.n_puts, 0, "small blobs still on their way in");
         assert_eq!(sums.partial, found.partial_bytes, "the ledger's partial fills against the disk");
+        assert_eq!(sums.quarantined, found.quarantined_bytes, "the ledger's quarantine against the disk");
         let index = Metadata::open(metadata::Options::new(self.store().join("index.sqlite"))).await.expect("it opens");
         let totals = index.totals().await.expect("the index can be read");
         assert!(!index.recount().await.expect("the index can be read"), "the index's sums differ from its rows");
         index.close().await;
         assert_eq!((sums.cached, sums.pushed), (totals.cached_bytes, totals.pushed_bytes), "ledger against index");
         assert_eq!(sums.cached + sums.pushed, found.blob_bytes, "ledger against files");
+    }
+
+    /// What the ledger, the index and the disk say of each other while nothing is under way.
+    pub async fn assert_consistent(&self, after: &str) {
+        self.fills_end().await;
+        let room = &self.registry().depot().room;
+        assert_eq!(room.n_pins(), 0, "blobs are pinned after {after}");
+        let mut drift = disk::OnDisk::of(&self.store()).drift(disk::Told::by(self.sums()));
+        let (totals, sums) = (self.metadata().totals().await.expect("the index can be read"), self.sums());
+        if (totals.cached_bytes, totals.pushed_bytes) != (sums.cached, sums.pushed) {
+            drift.push(format!("{totals:?} in the index, {sums:?} in the ledger"));
+        }
+        assert!(drift.is_empty(), "after {after}: {drift:#?}");
+        assert!(!self.metadata().recount().await.expect("it can be written"), "miscounted after {after}");
+    }
+
+    /// Stops the registry and tries to open its store while something is wrong; nothing may come of it but an error or an
+    /// opened store. Then it is started again.
+    pub async fn try_to_open(&mut self, wrong: impl FnOnce() -> Box<dyn FnOnce()>) {
+        self.stop().await;
+        let (config, clock) = (self.config.clone(), self.clock.clone());
+        let heal = wrong();
+        let trying = tokio::task::spawn_blocking(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
+            runtime.block_on(async {
+                if let Ok(opened) = serve::open(&config, clock).await {
+                    opened.metadata.close().await;
+                }
+            });
+            runtime.shutdown_timeout(PATIENCE);
+        });
+        trying.await.expect("opening does not panic");
+        heal();
+        self.start().await;
     }
 
     /// Ends the registry and starts another over the same store, configured differently.
@@ -357,6 +393,7 @@ pub fn fast_folder() -> TempDir {
 struct OnDisk {
     blob_bytes: u64,
     partial_bytes: u64,
+    quarantined_bytes: u64,
     n_puts: usize,
     leftovers: Leftovers,
 }
@@ -368,6 +405,7 @@ impl OnDisk {
         Self {
             blob_bytes: files(&store.join("blobs")).values().sum(),
             partial_bytes: fills.values().sum(),
+            quarantined_bytes: files(&store.join("quarantine")).values().sum(),
             n_puts: files(&store.join("staging/puts")).len(),
             leftovers: Leftovers { fills: fills.len(), uploads },
         }

@@ -2,7 +2,6 @@
 //! had acknowledged, against what the upstream has, and against the disk.
 
 mod dice;
-mod disk;
 mod puller;
 mod pusher;
 
@@ -14,10 +13,10 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 
 pub use dice::Dice;
-pub use disk::OnDisk;
 pub use puller::{Origin, Pulls};
 pub use pusher::Pusher;
 
+use super::disk::{OnDisk, Told};
 use super::process::Process;
 use super::registry::fast_folder;
 
@@ -132,7 +131,9 @@ impl Drill {
             let pulling: Vec<_> = pulling.collect();
             let working = async {
                 let (_, pulled) = tokio::join!(futures::future::join_all(pushing), futures::future::join_all(pulling));
-                pulled.into_iter().for_each(|pulled| pulls.add(pulled));
+                for pulled in pulled {
+                    pulls.add(pulled);
+                }
             };
             let killing = async {
                 if matches!(kill, Kill::Anytime) {
@@ -160,7 +161,7 @@ impl Drill {
     async fn check(&mut self, process: &Process, left: &OnDisk) {
         let now = OnDisk::of(&self.store());
         let metrics = process.send(super::client::Call::get("/metrics")).await;
-        self.tally.drift.extend(now.drift(&String::from_utf8_lossy(&metrics.body)));
+        self.tally.drift.extend(now.drift(Told::by_metrics(&String::from_utf8_lossy(&metrics.body))));
         let (continued, wrong) = self.origin.continue_fills(process.address, left, &now).await;
         self.tally.continued += continued;
         self.tally.drift.extend(wrong);

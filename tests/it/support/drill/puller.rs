@@ -8,8 +8,8 @@ use entrepot::oci::Digest;
 use tokio::sync::watch;
 
 use super::dice::Dice;
-use super::disk::OnDisk;
 use crate::support::client::Call;
+use crate::support::disk::OnDisk;
 use crate::support::upstream::FakeUpstream;
 
 const REPOSITORY: &str = "library/app";
