@@ -83,7 +83,7 @@ mod armed {
     use rustix::io::Errno;
     use rustix::process::{Signal, getpid, kill_process};
 
-    use super::CRASH_POINTS;
+    use crate::fault::CRASH_POINTS;
 
     /// A point that does not exist.
     #[derive(Debug, thiserror::Error)]
