@@ -6,6 +6,7 @@
 mod front;
 mod fs;
 mod keys;
+mod listing;
 mod marker;
 
 use std::fs::File;
@@ -16,6 +17,7 @@ use crate::oci::{Digest, UploadId};
 
 pub use front::FrontRecord;
 pub use fs::{FileSystemSize, allocated_bytes};
+pub use listing::{BlobFiles, FileSize, StagedFiles};
 
 /// Why the store could not do something. Every variant names the path.
 #[derive(Debug, thiserror::Error)]
