@@ -62,9 +62,9 @@ const RULES: &[(&str, &str)] = &[
         "SELECT lower(hex(digest)) FROM blob WHERE state = 0 AND stored_bytes <> 0 LIMIT $1",
     ),
     (
-        "a pushed blob has lost its bytes",
+        "a pushed blob has lost its bytes and nobody was told",
         "SELECT DISTINCT lower(hex(b.digest)) FROM blob b JOIN link l ON l.blob_id = b.id
-         WHERE b.state = 0 AND l.pushed LIMIT $1",
+         WHERE b.state = 0 AND l.pushed AND NOT EXISTS (SELECT 1 FROM loss o WHERE o.blob_id = b.id) LIMIT $1",
     ),
 ];
 

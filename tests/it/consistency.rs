@@ -89,7 +89,7 @@ async fn a_check_finds_what_is_wrong_with_the_rows() {
     for (statement, kind, says) in [
         ("UPDATE blob SET state = 2", Kind::Leftover, "begun and not ended"),
         ("UPDATE blob SET pushed = 0", Kind::Damage, "counts as cached"),
-        ("UPDATE blob SET state = 0, stored_bytes = 0", Kind::Damage, "has lost its bytes"),
+        ("UPDATE blob SET state = 0, stored_bytes = 0", Kind::Damage, "nobody was told"),
         ("UPDATE blob SET stored_bytes = 4096", Kind::Disorder, "are counted"),
         ("UPDATE blob_sum SET n_blobs = n_blobs + 1", Kind::Disorder, "its rows make"),
         ("UPDATE manifest_sum SET n_manifests = 7", Kind::Disorder, "keeps 7"),

@@ -121,12 +121,15 @@ impl Check<'_> {
         self.findings.extend(self.metadata.list_drift().await?.into_iter().map(Finding::Drift));
         let Some(sums) = ledger else { return Ok(()) };
         let totals = self.metadata.totals().await?;
+        let quarantined = self.blobs.store().list_quarantined()?;
+        let quarantined_bytes = quarantined.iter().map(|file| file.stored_bytes).sum();
         for (sum, kept_bytes, counted_bytes) in [
             ("cached", sums.cached, totals.cached_bytes),
             ("pushed", sums.pushed, totals.pushed_bytes),
             ("deleting", sums.deleting, totals.deleting_bytes),
             ("partial", sums.partial, partial_bytes),
             ("filling", sums.filling, 0),
+            ("quarantined", sums.quarantined, quarantined_bytes),
         ] {
             if kept_bytes != counted_bytes {
                 self.found(Finding::Ledger { sum, kept_bytes, counted_bytes });
