@@ -170,6 +170,11 @@ impl Metrics {
         self.gauge("entrepot_store_bytes", vec![("kind", kind.into())], bytes);
     }
 
+    /// What is promised to fills and uploads and the file system has not given out yet.
+    pub fn space_unwritten(&self, bytes: u64) {
+        self.gauge("entrepot_unwritten_bytes", vec![], bytes);
+    }
+
     /// A named limit, so that a graph can show it beside what it limits.
     pub fn limit(&self, limit: &'static str, value: u64) {
         self.gauge("entrepot_limit", vec![("limit", limit.into())], value);
@@ -243,6 +248,7 @@ fn describe() {
     metrics::describe_counter!("entrepot_evicted_blobs_total", "Blobs removed to make room.");
     metrics::describe_counter!("entrepot_log_lines_dropped_total", "Log lines dropped: the log's reader was too slow.");
     metrics::describe_gauge!("entrepot_store_bytes", "Disk space taken or promised, by what it is for.");
+    metrics::describe_gauge!("entrepot_unwritten_bytes", "Disk space promised to fills and uploads, not yet written.");
     metrics::describe_gauge!("entrepot_lists_bytes", "Lists of tags and referrers kept in the index.");
     metrics::describe_counter!("entrepot_lists_too_long_total", "Lists of upstreams with more entries than are kept.");
     metrics::describe_gauge!("entrepot_limit", "The configured limits.");

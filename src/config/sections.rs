@@ -65,14 +65,13 @@ pub struct Storage {
     pub create: bool,
     /// Hard bound of all bytes under `path`, pushed ones too. Default `80%` of the file system.
     pub max_size: Limit,
-    /// Free bytes always left on the file system; 0 switches this off. Default `1GiB`.
-    #[serde(rename = "min_free", with = "units::bytes")]
-    pub min_free_bytes: u64,
+    /// What is always left free on the file system; 0 switches this off. Default `1GiB`.
+    pub min_free: Limit,
 }
 
 impl Default for Storage {
     fn default() -> Self {
-        Self { path: PathBuf::from("./data"), create: true, max_size: Limit::Percent(80), min_free_bytes: 1 << 30 }
+        Self { path: PathBuf::from("./data"), create: true, max_size: Limit::Percent(80), min_free: Limit::Bytes(1 << 30) }
     }
 }
 
