@@ -125,6 +125,7 @@ pub async fn open(config: &Config, clock: Clock) -> anyhow::Result<Opened> {
         metadata.clone(),
         blobs.clone(),
         limits,
+        config.storage.quarantine_max_bytes,
         clock.clone(),
         metrics.clone(),
     )

@@ -67,11 +67,20 @@ pub struct Storage {
     pub max_size: Limit,
     /// What is always left free on the file system; 0 switches this off. Default `1GiB`.
     pub min_free: Limit,
+    /// Damaged bytes kept to be looked at; the oldest go first. Default 1 GiB.
+    #[serde(rename = "quarantine_max", with = "units::bytes")]
+    pub quarantine_max_bytes: u64,
 }
 
 impl Default for Storage {
     fn default() -> Self {
-        Self { path: PathBuf::from("./data"), create: true, max_size: Limit::Percent(80), min_free: Limit::Bytes(1 << 30) }
+        Self {
+            path: PathBuf::from("./data"),
+            create: true,
+            max_size: Limit::Percent(80),
+            min_free: Limit::Bytes(1 << 30),
+            quarantine_max_bytes: 1 << 30,
+        }
     }
 }
 

@@ -5,17 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::sync::Arc;
 
 use tracing::{info, warn};
 
 use super::Room;
 use super::naming::Naming;
 use crate::cache::Error;
-use crate::cache::flights::to_the_end;
 use crate::cache::space::Candidate;
 use crate::metadata::BlobRow;
-use crate::oci::Digest;
 use crate::report::Chain;
 
 /// Cached blobs looked at per round of eviction.
@@ -115,30 +112,6 @@ impl Room {
         self.metrics.evicted_bytes.increment(row.stored_bytes);
         info!(digest = %row.digest, stored_bytes = row.stored_bytes, "evicted");
         Ok(row.stored_bytes)
-    }
-
-    /// A cached blob whose bytes were found lost or damaged becomes absent, and is fetched again when asked for. What was
-    /// found may have been mended meanwhile, by a fill or by a push, so it is looked at again under the blob's name.
-    pub async fn discard(self: &Arc<Self>, digest: Digest) -> Result<(), Error> {
-        let room = Arc::clone(self);
-        to_the_end(async move {
-            let _named = room.naming(&digest).await;
-            let Some(row) = room.metadata.find_blob(&digest).await?.filter(|row| row.is_present() && !row.pushed)
-            else {
-                return Ok(());
-            };
-            if matches!(room.blobs.open(digest, row.size_bytes).await, Ok(Some(_))) {
-                return Ok(());
-            }
-            if room.metadata.mark_lost(&digest).await? {
-                room.ledger().begin_delete(row.stored_bytes);
-                room.blobs.remove(digest).await?;
-                room.ledger().finish_delete(row.stored_bytes);
-            }
-            Ok(())
-        })
-        .await
-        .unwrap_or(Err(Error::Stopped))
     }
 
     /// What a crash left between the steps of a removal.

@@ -2,6 +2,7 @@
 
 mod evict;
 mod naming;
+mod quarantine;
 mod report;
 mod reservation;
 
@@ -19,6 +20,7 @@ use crate::metadata::Metadata;
 use crate::metrics::Metrics;
 use crate::oci::Digest;
 
+pub use quarantine::Verified;
 pub use reservation::{Pin, Reservation};
 
 /// The disk of one store. Shared by fills, uploads and readers.
@@ -29,6 +31,9 @@ pub struct Room {
     blobs: Blobs,
     metrics: Metrics,
     clock: Clock,
+    quarantine_max_bytes: u64,
+    /// Whoever counts what lies in quarantine counts it alone.
+    quarantining: tokio::sync::Mutex<()>,
     /// One eviction at a time: two would choose the same victims.
     evicting: tokio::sync::Mutex<()>,
     naming: Naming,
@@ -41,6 +46,7 @@ impl Room {
         metadata: Metadata,
         blobs: Blobs,
         limits: Limits,
+        quarantine_max_bytes: u64,
         clock: Clock,
         metrics: Metrics,
     ) -> Result<Arc<Self>, Error> {
@@ -59,10 +65,13 @@ impl Room {
             blobs,
             metrics,
             clock,
+            quarantine_max_bytes,
+            quarantining: tokio::sync::Mutex::default(),
             evicting: tokio::sync::Mutex::default(),
             naming: Naming::new(),
         };
         room.finish_deletes().await?;
+        room.settle_quarantine().await?;
         room.report();
         Ok(Arc::new(room))
     }
@@ -80,8 +89,8 @@ impl Room {
 
     /// Keeps a blob from being evicted while the pin lives.
     pub fn pin(self: &Arc<Self>, digest: Digest) -> Pin {
-        self.ledger().pin(digest);
-        Pin::of(self, digest)
+        let standing = self.ledger().pin(digest);
+        Pin::of(self, digest, standing)
     }
 
     /// Notes that a blob was read.

@@ -17,6 +17,7 @@ impl Room {
             ("deleting", sums.deleting),
             ("pushed", sums.pushed),
             ("uploading", sums.uploading),
+            ("quarantined", sums.quarantined),
             ("index", sums.index),
         ];
         for (kind, bytes) in kinds {
@@ -26,5 +27,6 @@ impl Room {
         self.metrics.limit("cache_max_bytes", limits.cache_max_bytes);
         self.metrics.limit("store_max_bytes", limits.store_max_bytes);
         self.metrics.limit("min_free_bytes", limits.min_free_bytes);
+        self.metrics.limit("quarantine_max_bytes", self.quarantine_max_bytes);
     }
 }

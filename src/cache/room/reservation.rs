@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Room;
+use crate::blobs::Standing;
 use crate::cache::Error;
 use crate::cache::space::{Class, Holding, Ledger};
 use crate::oci::Digest;
@@ -105,11 +106,17 @@ impl Drop for Reservation {
 pub struct Pin {
     room: Arc<Room>,
     digest: Digest,
+    standing: Standing,
 }
 
 impl Pin {
-    pub(super) fn of(room: &Arc<Room>, digest: Digest) -> Self {
-        Self { room: Arc::clone(room), digest }
+    pub(super) fn of(room: &Arc<Room>, digest: Digest, standing: Standing) -> Self {
+        Self { room: Arc::clone(room), digest, standing }
+    }
+
+    /// What tells its holder that the blob's bytes turned out to be wrong.
+    pub fn standing(&self) -> Standing {
+        self.standing.clone()
     }
 }
 

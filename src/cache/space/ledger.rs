@@ -3,7 +3,16 @@
 use std::collections::HashMap;
 
 use super::{Candidate, Class, Holding, Limits, Sums, Verdict};
+use crate::blobs::Standing;
 use crate::oci::Digest;
+
+/// A blob that is held open.
+#[derive(Debug, Default)]
+struct Pinned {
+    holders: u32,
+    /// What those who hold it open now are told by.
+    standing: Standing,
+}
 
 /// The ledger.
 #[derive(Debug)]
@@ -13,7 +22,7 @@ pub struct Ledger {
     /// Of what is promised: bytes that the file system has not given out yet, as far as anybody has told.
     unwritten_bytes: u64,
     partial: HashMap<Digest, u64>,
-    pins: HashMap<Digest, u32>,
+    pins: HashMap<Digest, Pinned>,
     touches: HashMap<Digest, i64>,
 }
 
@@ -157,16 +166,37 @@ impl Ledger {
         self.sums.index = bytes;
     }
 
-    /// Keeps a blob from being evicted until it is unpinned as often.
-    pub fn pin(&mut self, digest: Digest) {
-        *self.pins.entry(digest).or_default() += 1;
+    /// Bytes set aside or removed from there, as they are now.
+    pub fn set_quarantined(&mut self, bytes: u64) {
+        self.sums.quarantined = bytes;
+    }
+
+    /// A blob's bytes were set aside: they are no blob any more, but take as much space as before.
+    pub fn quarantine(&mut self, held: Holding, quarantined_bytes: u64) {
+        take(self.held(held.pushed), held.stored_bytes);
+        self.sums.quarantined += quarantined_bytes;
+    }
+
+    /// Keeps a blob from being evicted until it is unpinned as often. Returns what its holder is told by should its bytes
+    /// turn out to be wrong.
+    pub fn pin(&mut self, digest: Digest) -> Standing {
+        let pinned = self.pins.entry(digest).or_default();
+        pinned.holders += 1;
+        pinned.standing.clone()
+    }
+
+    /// Tells everybody who holds a blob open that its bytes are wrong. Who pins it from now on is not concerned.
+    pub fn condemn(&mut self, digest: &Digest) {
+        if let Some(pinned) = self.pins.get_mut(digest) {
+            std::mem::take(&mut pinned.standing).condemn();
+        }
     }
 
     /// Takes one pin off.
     pub fn unpin(&mut self, digest: &Digest) {
-        if let Some(pins) = self.pins.get_mut(digest) {
-            *pins -= 1;
-            if *pins == 0 {
+        if let Some(pinned) = self.pins.get_mut(digest) {
+            pinned.holders -= 1;
+            if pinned.holders == 0 {
                 self.pins.remove(digest);
             }
         }

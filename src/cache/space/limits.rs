@@ -5,6 +5,9 @@ const INDEX_HEADROOM_MAX_BYTES: u64 = 4 << 20;
 /// The index's headroom is no more than this share of the store: one part in so many.
 const INDEX_HEADROOM_SHARE: u64 = 16;
 
+/// What has to be left of a file system beside `min_free`: an empty store takes about this much.
+const USABLE_MIN_BYTES: u64 = 1 << 20;
+
 /// The bounds, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -61,7 +64,7 @@ impl Limits {
         if cache_max_bytes > store_max_bytes {
             return Err(Contradiction::CacheBeyondStore { cache_max_bytes, store_max_bytes });
         }
-        if min_free_bytes > 0 && min_free_bytes >= total_bytes {
+        if min_free_bytes > 0 && total_bytes.saturating_sub(min_free_bytes) < USABLE_MIN_BYTES {
             return Err(Contradiction::MinFreeBeyondDisk { min_free_bytes, total_bytes });
         }
         if held_bytes > store_max_bytes {

@@ -84,6 +84,8 @@ pub struct Sums {
     pub pushed: u64,
     /// Promised to uploads.
     pub uploading: u64,
+    /// Bytes found damaged and set aside.
+    pub quarantined: u64,
     /// The index.
     pub index: u64,
 }
@@ -96,7 +98,7 @@ impl Sums {
 
     /// What counts against `store_max`.
     pub const fn of_store(&self) -> u64 {
-        self.of_cache() + self.pushed + self.uploading + self.index
+        self.of_cache() + self.pushed + self.uploading + self.quarantined + self.index
     }
 }
 

@@ -27,7 +27,11 @@ fn a_reservation_over_the_bound_names_what_has_to_go() {
     assert_eq!(ledger.reserve(Class::Cached, 50, FREE), Verdict::Evict { bytes: 30 });
     assert_eq!(ledger.reserve(Class::Cached, 101, FREE), Verdict::NoRoom);
     ledger.begin_delete(80);
-    assert_eq!(ledger.reserve(Class::Cached, 50, FREE), Verdict::Evict { bytes: 30 }, "bytes count until they are gone");
+    assert_eq!(
+        ledger.reserve(Class::Cached, 50, FREE),
+        Verdict::Evict { bytes: 30 },
+        "bytes count until they are gone"
+    );
     ledger.finish_delete(80);
     assert_eq!(ledger.reserve(Class::Cached, 50, FREE), Verdict::Granted);
 }
@@ -85,12 +89,12 @@ fn what_is_promised_and_not_written_is_kept_free_besides() {
 #[test]
 fn bounds_that_cannot_hold_say_which_and_why() {
     let limits = Limits { cache_max_bytes: 100, store_max_bytes: 200, min_free_bytes: 10 };
-    assert_eq!(limits.check(1000, 200), Ok(()));
-    let beyond = Limits { cache_max_bytes: 201, ..limits }.check(1000, 0).unwrap_err();
+    assert_eq!(limits.check(1 << 30, 200), Ok(()));
+    let beyond = Limits { cache_max_bytes: 201, ..limits }.check(1 << 30, 0).unwrap_err();
     assert!(beyond.to_string().contains("cache.max_size") && beyond.to_string().contains("lower"), "{beyond}");
     let nothing = limits.check(10, 0).unwrap_err();
     assert!(nothing.to_string().contains("storage.min_free"), "{nothing}");
-    let held = limits.check(1000, 201).unwrap_err();
+    let held = limits.check(1 << 30, 201).unwrap_err();
     assert!(held.to_string().contains("201 bytes") && held.to_string().contains("raise it"), "{held}");
 }
 
