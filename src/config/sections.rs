@@ -70,6 +70,12 @@ pub struct Storage {
     /// Damaged bytes kept to be looked at; the oldest go first. Default 1 GiB.
     #[serde(rename = "quarantine_max", with = "units::bytes")]
     pub quarantine_max_bytes: u64,
+    /// How often every stored blob is read through and compared with its digest. Default 30 days.
+    #[serde(with = "units::duration")]
+    pub scrub_every: Duration,
+    /// Bytes read for that per second; 0 switches it off. Default 20 MB.
+    #[serde(rename = "scrub_rate_max", with = "units::bytes")]
+    pub scrub_rate_max_bytes: u64,
 }
 
 impl Default for Storage {
@@ -80,6 +86,8 @@ impl Default for Storage {
             max_size: Limit::Percent(80),
             min_free: Limit::Bytes(1 << 30),
             quarantine_max_bytes: 1 << 30,
+            scrub_every: Duration::from_hours(30 * 24),
+            scrub_rate_max_bytes: 20_000_000,
         }
     }
 }

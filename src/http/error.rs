@@ -170,7 +170,8 @@ impl ApiError {
         }
     }
 
-    fn internal(source: &(dyn std::error::Error + 'static), request_id: &str) -> Self {
+    /// A failure of our own, which is told in the log.
+    pub fn internal(source: &(dyn std::error::Error + 'static), request_id: &str) -> Self {
         error!(request_id, error = %Chain(source), "a request failed inside");
         let message = format!("the registry failed inside: its log says more under request {request_id}");
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Internal, message)

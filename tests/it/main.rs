@@ -33,6 +33,7 @@ mod pull_warm; // what is here already
 mod push; // whole pushes as each client sends them
 mod referrers; // what is attached to a manifest
 mod referrers_mirrored; // the same of an upstream's
+mod scrub; // every stored blob compared with its digest, again and again
 mod setup; // what clients are told to paste
 mod sources; // several places for one upstream, and what each may be told
 mod support;
