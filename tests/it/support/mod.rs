@@ -3,6 +3,7 @@
 pub mod client;
 pub mod consistency;
 pub mod front;
+pub mod harm;
 pub mod process;
 pub mod push;
 pub mod raw;
