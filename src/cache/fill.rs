@@ -234,7 +234,12 @@ impl Filler {
         };
         fault::point("fill: file made");
         let staging = held.staging.insert(staging);
-        Ok(staging.preallocate(held.total_bytes.unwrap_or(0)).await?)
+        if let Some(total_bytes) = held.total_bytes
+            && staging.preallocate(total_bytes).await?
+        {
+            held.reservation.on_disk(u64::MAX);
+        }
+        Ok(())
     }
 
     async fn take_in(&self, held: &mut Held, stream: BlobStream, turn: Turn) -> Result<Ended, Error> {

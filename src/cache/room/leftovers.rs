@@ -2,8 +2,9 @@
 
 use tracing::warn;
 
-use super::{Error, Room};
+use super::Room;
 use crate::blobs;
+use crate::cache::Error;
 use crate::metadata::{BlobRow, BlobState};
 use crate::oci::Digest;
 use crate::report::Chain;

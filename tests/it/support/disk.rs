@@ -1,10 +1,9 @@
-//! A store as the file system sees it, held against what the server and its index say of it.
+//! A store as the file system sees it, held against what the server says of it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use entrepot::cache::space::Sums;
-use entrepot::metadata::{self, Metadata};
 
 use super::registry::files;
 
@@ -94,21 +93,8 @@ impl OnDisk {
         drift.chain(self.crumbs()).collect()
     }
 
-    /// The index of a store that nobody serves, against the disk.
-    pub async fn drift_at_rest(&self, store: &Path) -> Vec<String> {
-        let index = Metadata::open(metadata::Options::new(store.join("index.sqlite"))).await.expect("it opens");
-        let totals = index.totals().await.expect("the index can be read");
-        let is_miscounted = index.recount().await.expect("the index can be read");
-        index.close().await;
-        let (rows, disk) = (totals.cached_bytes + totals.pushed_bytes + totals.deleting_bytes, self.bytes("blobs"));
-        let mut drift = self.crumbs();
-        drift.extend(is_miscounted.then(|| "the index's sums differ from its rows".to_owned()));
-        drift.extend((rows != disk).then(|| format!("blobs: {rows} bytes in the index, {disk} on the disk")));
-        drift
-    }
-
     /// Files that nobody will go on with.
-    fn crumbs(&self) -> Vec<String> {
+    pub fn crumbs(&self) -> Vec<String> {
         let folders = ["staging/puts", "staging/naming"];
         let crumbs = folders.iter().flat_map(|folder| self.within(folder));
         crumbs.map(|(path, _)| format!("{} is left", path.display())).collect()

@@ -16,9 +16,10 @@ pub use dice::Dice;
 pub use puller::{Origin, Pulls};
 pub use pusher::Pusher;
 
+use super::consistency::findings;
 use super::disk::{OnDisk, Told};
 use super::process::Process;
-use super::registry::fast_folder;
+use super::registry;
 
 /// Bound of what is cached: less than the upstream has, so that blobs are evicted all the time.
 const CACHE_MAX_BYTES: u64 = 1_200_000;
@@ -69,7 +70,7 @@ pub struct Drill {
 
 impl Drill {
     pub async fn new(seed: u64) -> Self {
-        let (folder, origin) = (fast_folder(), Origin::start(seed).await);
+        let (folder, origin) = (registry::folder(), Origin::start(seed).await);
         let upstream = format!("{{url: \"{}\", default: true, piece_size: 64KiB, prefetch: off}}", origin.base_url());
         let config = format!(
             "upstreams: {{hub.example: {upstream}}}\nlocal_only: [\"team/**\"]\nstorage: {{min_free: 0, max_size: 1GiB}}\n\
@@ -99,8 +100,9 @@ impl Drill {
         process.terminate();
         let (code, log) = process.ended().await;
         assert_eq!(code, Some(0), "{log:#?}");
-        let drift = OnDisk::of(&self.store()).drift_at_rest(&self.store()).await;
-        self.tally.drift.extend(drift);
+        let found = findings(&self.store(), None).await;
+        self.tally.drift.extend(found.iter().map(|finding| format!("{}: {finding}", finding.kind().as_str())));
+        self.tally.drift.extend(OnDisk::of(&self.store()).crumbs());
     }
 
     /// True if it was killed; otherwise it ended in good order.
