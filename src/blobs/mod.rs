@@ -3,6 +3,7 @@
 //! Bytes come in through one door, [`BlobWriter::prove`], which compares their digest first; [`Blobs::put`] is the same
 //! door for bytes that are all at hand. Nothing here knows who may read what, or how much room there is.
 
+mod check;
 mod front;
 mod inlet;
 mod landing;
@@ -14,12 +15,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::oci::{Digest, UploadId};
+use crate::oci::{Digest, Digester, UploadId};
 use crate::storage::{self, Store};
 
+pub use check::{Checked, Damage, ReadRate};
 pub use inlet::{Inlet, Intake, PourError};
 pub use landing::Lease;
-pub use reader::{BlobPin, BlobReader, Growth, Progress};
+pub use reader::{BlobPin, BlobReader, Growth, Progress, Standing};
 pub use staging::Staging;
 pub use writer::{BlobWriter, Committed, Proven, Suspended};
 
@@ -101,6 +103,20 @@ impl Blobs {
         blocking("reading a blob", move || staging::read_all(&reader.file, &path, size_bytes).map(Some)).await
     }
 
+    /// Digests a blob's bytes as they are on the disk, whatever their length; `None` if they are not there.
+    pub async fn digest(&self, digest: Digest) -> Result<Option<Digest>, Error> {
+        let store = Arc::clone(&self.store);
+        blocking("reading a blob", move || {
+            let path = store.blob_path(&digest);
+            let Some(file) = store.open_read(&path).map_err(Error::Storage)? else { return Ok(None) };
+            let mut digester = Digester::new(digest.algorithm());
+            let length_bytes = staging::length_bytes(&file, &path)?;
+            staging::digest_range(&file, &path, &mut digester, 0..length_bytes)?;
+            Ok(Some(digester.finish()))
+        })
+        .await
+    }
+
     /// Commits bytes that are all at hand. Returns the disk space they take, in bytes.
     pub async fn put(&self, expected: Digest, bytes: Bytes) -> Result<u64, Error> {
         let store = Arc::clone(&self.store);
@@ -110,10 +126,12 @@ impl Blobs {
                 return Err(Error::Mismatch { expected, actual });
             }
             let path = store.put_path();
-            let (file, _) = store.open_staging(&path).map_err(Error::Storage)?;
-            let committed = staging::write_at(&file, &path, 0, &[bytes])
-                .and_then(|()| store.sync(&file, &path).map_err(Error::Storage))
-                .and_then(|()| store.name(&file, &path, &expected).map_err(Error::Storage));
+            let committed = (|| {
+                let (file, _) = store.open_staging(&path).map_err(Error::Storage)?;
+                staging::write_at(&file, &path, 0, &[bytes])?;
+                store.sync(&file, &path).map_err(Error::Storage)?;
+                store.name(&file, &path, &expected).map_err(Error::Storage)
+            })();
             if committed.is_err() {
                 // What cannot be removed now is removed at the next start.
                 let _ = store.remove(&path);
@@ -121,6 +139,12 @@ impl Blobs {
             committed
         })
         .await
+    }
+
+    /// Notes that a blob whose name was given is in the index too, or gone.
+    pub async fn forget_note(&self, digest: Digest) -> Result<(), Error> {
+        let store = Arc::clone(&self.store);
+        blocking("ending the naming of a blob", move || store.forget_note(&digest).map_err(Error::Storage)).await
     }
 
     /// Removes a blob's bytes. Whoever has it open reads on.

@@ -20,6 +20,7 @@ use super::inlet::{Intake, PourError, joined};
 use super::landing::{Landing, Lease, Undigested};
 use super::staging::Staging;
 use super::{Error, Growth, blocking};
+use crate::fault;
 use crate::oci::{Digest, Digester};
 
 /// What a commit made.
@@ -121,10 +122,13 @@ impl BlobWriter {
             return Err(Error::Mismatch { expected, actual });
         }
         self.landing.verified(staging.length_bytes);
+        fault::point("blob: proven");
         let lease = Arc::clone(&self.landing.lease);
         let (synced, held) = (staging.clone(), Arc::clone(&lease));
         let result = blocking("making a blob durable", move || {
             let _held = held;
+            // An upload may have taken more blocks than it came to need.
+            synced.store.trim(&synced.file, &synced.path).map_err(Error::Storage)?;
             synced.store.sync(&synced.file, &synced.path).map_err(Error::Storage)?;
             // The file is whole: its length says how far it has come again.
             synced.store.forget_front(&synced.path).map_err(Error::Storage)

@@ -9,7 +9,6 @@ use bytes::Bytes;
 use moka::sync::Cache;
 use tracing::warn;
 
-use super::Source;
 use super::error::{Error, Wrong};
 use super::fills::Depot;
 use super::flights::{Flights, Role};
@@ -17,7 +16,9 @@ use super::memory::{Memory, StoredManifest};
 use super::outcome::Outcome;
 use super::revalidate::{Confirmed, Demand};
 use super::space::{Class, Holding, blocks_for};
+use super::{Source, Verifier};
 use crate::blobs;
+use crate::fault;
 use crate::metadata::{NewManifest, Provenance, TagRow};
 use crate::oci::{Algorithm, Digest, Manifest, MediaType, Reference, RepositoryName, Tag};
 use crate::report::Chain;
@@ -51,6 +52,7 @@ pub type Key = (RepositoryName, Reference);
 pub struct Manifests {
     pub(super) depot: Arc<Depot>,
     pub(super) memory: Arc<Memory>,
+    verifier: Arc<Verifier>,
     fetches: Flights<Key, Result<Arc<StoredManifest>, Error>>,
     pub(super) checks: Flights<Key, Result<Confirmed, Error>>,
     pub(super) demand: Demand,
@@ -60,10 +62,10 @@ pub struct Manifests {
 
 impl Manifests {
     /// Over what is in the store.
-    pub fn new(depot: Arc<Depot>, memory: Arc<Memory>) -> Arc<Self> {
+    pub fn new(depot: Arc<Depot>, memory: Arc<Memory>, verifier: Arc<Verifier>) -> Arc<Self> {
         let negatives = Cache::new(NEGATIVES_MAX);
         let (fetches, checks) = (Flights::default(), Flights::default());
-        Arc::new(Self { depot, memory, fetches, checks, demand: Demand::default(), negatives })
+        Arc::new(Self { depot, memory, verifier, fetches, checks, demand: Demand::default(), negatives })
     }
 
     /// The manifest that a tag or a digest names. With `confirm_now` the upstream is asked what the tag names, however
@@ -97,16 +99,17 @@ impl Manifests {
         if !state.is_present() {
             return Ok(None);
         }
-        let bytes = match self.depot.blobs.read(row.digest, row.size_bytes).await {
-            Ok(Some(bytes)) => Some(bytes),
-            Ok(None) | Err(blobs::Error::Length { .. }) => {
-                warn!(digest = %row.digest, repository = %name, "a manifest's bytes are lost or damaged");
-                self.depot.room.discard(row.digest).await?;
-                None
+        match self.depot.blobs.read(row.digest, row.size_bytes).await {
+            // They are digested because it costs next to nothing, and only once for as long as they stay in memory.
+            Ok(Some(bytes)) if Digest::of(digest.algorithm(), &bytes) == row.digest => {
+                Ok(Some(StoredManifest::new(row.digest, MediaType::new(&row.media_type), bytes)))
             }
-            Err(error) => return Err(error.into()),
-        };
-        Ok(bytes.map(|bytes| StoredManifest::new(row.digest, MediaType::new(&row.media_type), bytes)))
+            Ok(_) | Err(blobs::Error::Length { .. }) => {
+                self.verifier.verify_now(row.digest).await?;
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     pub(super) async fn pull_digest(
@@ -220,24 +223,28 @@ impl Manifests {
     ) -> Result<(), Error> {
         let Depot { metadata, blobs, room, clock, .. } = &*self.depot;
         let reservation = room.reserve(Class::Cached, blocks_for(bytes.len() as u64)).await?;
-        let named = room.naming(&digest).await;
-        let stored_bytes = blobs.put(digest, bytes.clone()).await?;
-        let change = metadata
-            .put_manifest(NewManifest {
-                repo: &source.canonical,
-                digest,
-                media_type: manifest.kind.media_type(),
-                size_bytes: bytes.len() as u64,
-                stored_bytes,
-                manifest,
-                provenance: Provenance::Cached,
-                tags: tag.map_or(&[], std::slice::from_ref),
-                now_ms: clock.now_ms(),
-            })
-            .await?;
-        reservation
-            .admit(change.before.as_ref().and_then(Holding::of), Holding { stored_bytes, pushed: change.after.pushed });
-        drop(named);
+        let naming = async {
+            let stored_bytes = blobs.put(digest, bytes.clone()).await?;
+            fault::point("manifest: stored");
+            let change = metadata
+                .put_manifest(NewManifest {
+                    repo: &source.canonical,
+                    digest,
+                    media_type: manifest.kind.media_type(),
+                    size_bytes: bytes.len() as u64,
+                    stored_bytes,
+                    manifest,
+                    provenance: Provenance::Cached,
+                    tags: tag.map_or(&[], std::slice::from_ref),
+                    now_ms: clock.now_ms(),
+                })
+                .await?;
+            fault::point("manifest: recorded");
+            let after = Holding::of_present(stored_bytes, change.after.pushed);
+            reservation.admit(change.before.as_ref().and_then(Holding::of), after);
+            Ok::<_, Error>(())
+        };
+        room.name(&digest, naming).await?;
         if let Some(tag) = tag {
             self.memory.forget_tag(&source.canonical, tag);
         }

@@ -15,16 +15,19 @@
 //! A crash leaves the last committed transaction; `SQLite` replays its log when the file is opened. Blobs that a crash left in
 //! [`BlobState::Deleting`] are found by [`Metadata::list_deleting`].
 
+mod audit;
 mod blobs;
 mod columns;
 mod contents;
 mod error;
 mod links;
 mod lists;
+mod losses;
 mod manifests;
 mod references;
 mod referrers;
 mod repositories;
+mod scrub;
 mod tags;
 #[cfg(test)]
 mod tests;
@@ -45,13 +48,16 @@ use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, Connection as _, SqlStr, SqliteConnection};
 
+pub use audit::{Drift, Flaw};
 pub use blobs::{BlobChange, BlobRow, BlobState};
 pub use contents::{Child, Part};
 pub use error::Error;
 pub use links::Link;
 pub use lists::ListRow;
+pub use losses::LossRow;
 pub use manifests::{ManifestRow, Missing, NewManifest};
 pub use repositories::RepositoryRow;
+pub use scrub::ScrubRow;
 pub use tags::TagRow;
 pub use totals::Totals;
 pub use uploads::UploadRow;
@@ -63,6 +69,7 @@ use writer::{BatchLimits, Failure, Writer};
 const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "initial", include_str!("migrations/0001_initial.sql")),
     (2, "upstream_lists", include_str!("migrations/0002_upstream_lists.sql")),
+    (5, "scrub", include_str!("migrations/0005_scrub.sql")),
 ];
 
 /// How long to wait for a lock of the file. Only another process can hold one: a backup, or somebody's `sqlite3`.
@@ -163,7 +170,7 @@ impl Metadata {
             .await
             .map_err(failed)?;
         let limits = BatchLimits { commands_max: batch_max, duration_max: batch_duration_max };
-        let writer = Writer::start(connection, limits);
+        let writer = Writer::start(path.clone(), connection, limits);
         Ok(Self { inner: Arc::new(Inner { path, readers, writer }) })
     }
 

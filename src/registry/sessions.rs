@@ -50,6 +50,11 @@ impl Session {
         Ok(Arc::new(held))
     }
 
+    /// It is the next to expire.
+    pub(super) fn abandon(&self) {
+        self.touched_ms.store(i64::MIN, Ordering::Relaxed);
+    }
+
     pub(super) fn touch(&self, now_ms: i64) {
         self.touched_ms.store(now_ms, Ordering::Relaxed);
     }
@@ -87,6 +92,10 @@ impl Session {
     ) -> Result<(), cache::Error> {
         let missing_bytes = blocks_for(length_bytes).saturating_sub(self.reservation().bytes());
         if missing_bytes > 0 {
+            if step_bytes > 0 {
+                // What came before the last step is written by now: less than that is on its way.
+                self.reservation().on_disk(length_bytes.saturating_sub(step_bytes));
+            }
             let more = room.reserve(Class::Pushed, missing_bytes.max(step_bytes)).await?;
             self.reservation().absorb(more);
         }
@@ -114,7 +123,7 @@ impl Opened {
 impl Drop for Opened {
     fn drop(&mut self) {
         if !self.is_named {
-            self.session.touched_ms.store(i64::MIN, Ordering::Relaxed);
+            self.session.abandon();
         }
     }
 }

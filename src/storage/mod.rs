@@ -5,17 +5,24 @@
 
 mod front;
 mod fs;
+mod inspection;
 mod keys;
+mod listing;
 mod marker;
+mod quarantine;
 
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::fault;
 use crate::oci::{Digest, UploadId};
 
 pub use front::FrontRecord;
 pub use fs::{FileSystemSize, allocated_bytes};
+pub use inspection::Inspection;
+pub use listing::{BlobFiles, FileSize, StagedFiles};
+pub use quarantine::Quarantined;
 
 /// Why the store could not do something. Every variant names the path.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +89,16 @@ impl Error {
         move |source| Self::Io { operation, path, source }
     }
 
+    /// Did the disk fail to give bytes that it should have?
+    pub fn is_damage(&self) -> bool {
+        let errno = match self {
+            Self::Io { source, .. } => rustix::io::Errno::from_io_error(source),
+            _ => None,
+        };
+        // EUCLEAN and EBADMSG: the file system's own checksums say so.
+        matches!(errno, Some(rustix::io::Errno::IO | rustix::io::Errno::UCLEAN | rustix::io::Errno::BADMSG))
+    }
+
     /// Did it fail because the file system is full?
     pub fn is_no_space(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull || source.kind() == io::ErrorKind::QuotaExceeded)
@@ -118,17 +135,18 @@ impl Store {
             marker::State::Ours if !keys::index(root).exists() => {
                 return Err(Error::IndexMissing { path: root.to_owned(), index: keys::index(root) });
             }
-            marker::State::Ours => {}
-            marker::State::Empty => {
-                fs::create_folders(root, &keys::folders(root))?;
-            }
+            // An earlier release made none.
+            marker::State::Ours => fs::create_folders(root, &[keys::quarantine(root), keys::naming_folder(root)])?,
+            marker::State::Empty => fs::create_folders(root, &keys::folders(root))?,
         }
+        fault::point("start: store opened");
         Ok(Self { root: root.to_owned(), _lock: lock })
     }
 
     /// Writes the marker, once the index exists too: a crash before this leaves a folder that the next start takes for new.
+    /// A store that has one is left alone: it must open on a full disk too.
     pub fn mark_complete(&self) -> Result<(), Error> {
-        marker::write(&self.root)
+        if keys::marker(&self.root).exists() { Ok(()) } else { marker::write(&self.root) }
     }
 
     /// The folder of the store.
@@ -168,17 +186,42 @@ impl Store {
 
     /// Makes staged bytes durable, under their staging name.
     pub fn sync(&self, file: &File, staged: &Path) -> Result<(), Error> {
-        file.sync_all().map_err(Error::io("syncing", staged))
+        fs::sync(file, staged)?;
+        fault::point("blob: synced");
+        Ok(())
     }
 
-    /// Makes durable staged bytes a blob: rename, fsync of the folder. Returns the disk space the blob takes, in bytes.
-    /// A crash before the rename leaves the staging file; after it, a blob that the index does not name yet, which a
-    /// later commit of the same content replaces.
+    /// Makes durable staged bytes a blob: a note that this is under way, rename, fsync of the folder. Returns the disk space
+    /// the blob takes, in bytes. A crash before the rename leaves the staging file; after it, a blob that the index may not
+    /// name yet, which the note leads the next start to: [`Store::list_noted`]. The note is on the disk before the new name
+    /// is, because file systems keep the order of such changes. Whoever records the blob calls [`Store::forget_note`] then.
     pub fn name(&self, file: &File, staged: &Path, digest: &Digest) -> Result<u64, Error> {
         let target = self.blob_path(digest);
+        fs::create(&keys::naming(&self.root, digest))?;
+        fault::point("blob: noted");
         fs::rename(staged, &target)?;
+        fault::point("blob: named");
         fs::sync_folder(target.parent().unwrap_or(&self.root))?;
+        fault::point("blob: durable");
         allocated_bytes(file, &target)
+    }
+
+    /// The index has the blob, or its file is gone.
+    pub fn forget_note(&self, digest: &Digest) -> Result<(), Error> {
+        fs::remove(&keys::naming(&self.root, digest))
+    }
+
+    /// Blobs that got their names, without anybody having noted that the index has them too. Files with foreign names are
+    /// removed.
+    pub fn list_noted(&self) -> Result<Vec<Digest>, Error> {
+        let mut found = Vec::new();
+        for path in fs::list(&keys::naming_folder(&self.root))? {
+            match path.file_name().and_then(|name| name.to_str()).and_then(keys::parse_digest) {
+                Some(digest) => found.push(digest),
+                None => fs::remove(&path)?,
+            }
+        }
+        Ok(found)
     }
 
     /// Opens a file for reading; `None` if it is not there.
@@ -192,9 +235,14 @@ impl Store {
     }
 
     /// Takes disk blocks for `length_bytes` without changing the file's length, so that a later write cannot run out of
-    /// space. File systems that cannot do this are left to fail at the write.
-    pub fn preallocate(&self, file: &File, path: &Path, length_bytes: u64) -> Result<(), Error> {
+    /// space. False if the file system cannot do this: it is left to fail at the write.
+    pub fn preallocate(&self, file: &File, path: &Path, length_bytes: u64) -> Result<bool, Error> {
         fs::preallocate(file, path, length_bytes)
+    }
+
+    /// Gives back the blocks that were taken for a file and lie beyond its end.
+    pub fn trim(&self, file: &File, path: &Path) -> Result<(), Error> {
+        fs::trim(file, path)
     }
 
     /// Removes a file; that it is gone already is fine.
@@ -249,7 +297,7 @@ impl Store {
         }
         for path in fs::list(&folder)? {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            match keys::parse_fill(name) {
+            match keys::parse_digest(name) {
                 Some(digest) => {
                     found.push(PartialFill { digest, stored_bytes: fs::path_allocated_bytes(&path).unwrap_or(0) });
                 }

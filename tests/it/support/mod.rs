@@ -1,7 +1,12 @@
 //! What the tests of behaviour share.
 
 pub mod client;
+pub mod consistency;
+pub mod disk;
+#[cfg(debug_assertions)]
+pub mod drill;
 pub mod front;
+pub mod harm;
 pub mod process;
 pub mod push;
 pub mod raw;
