@@ -4,6 +4,7 @@ mod door;
 mod fills;
 mod moment;
 mod route;
+mod scrub;
 pub mod why;
 
 use axum::extract::{Request, State};
@@ -41,6 +42,9 @@ async fn dispatch(app: &AppState, action: &Action, request: Request, id: Request
     app.admin.admit(&asked)?;
     match action {
         Action::ListFills => Ok(fills::list(&app.registry)),
+        Action::ShowScrub => {
+            scrub::show(&app.registry).await.map_err(|error| ApiError::internal(&error, &id.to_string()))
+        }
         Action::Explain => why::explain(&app.registry, &asked, id).await,
     }
 }
