@@ -8,6 +8,7 @@ use super::{
     Config, Identity, Limit, Patience, ProxyProtocol, Source, TagRule, Upstream, Visibility,
     diagnose::{Fault, Problem},
     raw::{Raw, RawTagRule, RawUpstream},
+    server_tls::passwords_in_clear,
     tree::{KeyPath, Node, Step},
     units,
 };
@@ -71,6 +72,10 @@ impl<'a> Check<'a> {
             config.upstreams.extend(self.upstream(name, upstream, config.cache.revalidate_after));
         }
         self.between_upstreams(&config.upstreams);
+        let are_sent = config.upstreams.iter().any(|upstream| upstream.visibility == Visibility::Passthrough);
+        if passwords_in_clear(&config.http, are_sent) {
+            self.warn(KeyPath::of(&["http", "listen"]), Fault::PasswordsInClear);
+        }
         config
     }
 

