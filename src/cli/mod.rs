@@ -3,6 +3,8 @@
 mod admin_api;
 pub mod check_config;
 pub mod instance_url;
+mod pinned;
+pub mod reload;
 pub mod serve;
 pub mod setup;
 mod upstreams;
@@ -73,6 +75,10 @@ pub fn main() -> ExitCode {
         Command::Why { arguments, flags } => {
             with_config(&flags, |loaded| why::run(&loaded.config, &arguments, &mut std::io::stdout().lock()))
         }
+        // The configuration may name what is only about to be made.
+        Command::Setup { arguments: setup::Arguments { other: Some(setup::Other::Tls(arguments)), .. }, .. } => {
+            exit_code(setup::tls::run(&arguments, &mut std::io::stdout().lock()))
+        }
         Command::Setup { arguments, flags } => with_config(&flags, |loaded| {
             setup::run(&loaded.config, &arguments, &mut std::io::stdout().lock(), &mut std::io::stderr().lock())?;
             Ok(())
@@ -92,6 +98,10 @@ fn with_config(flags: &ServeFlags, command: impl FnOnce(LoadedConfig) -> anyhow:
             return ExitCode::from(2);
         }
     };
+    exit_code(result)
+}
+
+fn exit_code(result: anyhow::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -5,9 +5,10 @@ use std::{collections::HashMap, io, path::Path, time::Duration};
 use url::Url;
 
 use super::{
-    Config, Identity, Limit, Patience, Source, TagRule, Upstream, Visibility,
+    Config, Identity, Limit, Patience, ProxyProtocol, Source, TagRule, Upstream, Visibility,
     diagnose::{Fault, Problem},
     raw::{Raw, RawTagRule, RawUpstream},
+    server_tls::passwords_in_clear,
     tree::{KeyPath, Node, Step},
     units,
 };
@@ -71,6 +72,10 @@ impl<'a> Check<'a> {
             config.upstreams.extend(self.upstream(name, upstream, config.cache.revalidate_after));
         }
         self.between_upstreams(&config.upstreams);
+        let are_sent = config.upstreams.iter().any(|upstream| upstream.visibility == Visibility::Passthrough);
+        if passwords_in_clear(&config.http, are_sent) {
+            self.warn(KeyPath::of(&["http", "listen"]), Fault::PasswordsInClear);
+        }
         config
     }
 
@@ -81,6 +86,7 @@ impl<'a> Check<'a> {
             (["http", "header_timeout"], http.header_timeout.is_zero()),
             (["http", "read_timeout"], http.read_timeout.is_zero()),
             (["http", "write_timeout"], http.write_timeout.is_zero()),
+            (["http", "requests_burst_max"], http.requests_burst_max == 0),
             (["storage", "scrub_every"], storage.scrub_every.is_zero()),
             (["storage", "max_size"], storage.max_size == Limit::Bytes(0)),
             (["cache", "max_size"], cache.max_size == Limit::Bytes(0)),
@@ -96,6 +102,10 @@ impl<'a> Check<'a> {
                 self.refuse(KeyPath::of(&keys), Fault::Zero);
             }
         }
+        if http.proxy_protocol == ProxyProtocol::Required && http.trusted_proxies.is_empty() {
+            self.refuse(KeyPath::of(&["http", "proxy_protocol"]), Fault::NoTrustedProxy);
+        }
+        self.server_tls(&http.tls);
         if storage.path.as_os_str().is_empty() {
             self.refuse(KeyPath::of(&["storage", "path"]), Fault::EmptyPath);
         }

@@ -1,5 +1,6 @@
 //! One line per request to `/v2/` and `/api/`, written when the last byte of its answer has left or its client has.
 
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -12,6 +13,7 @@ use http::{Method, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use tracing::info;
 
+use super::forwarded::Client;
 use super::request::RequestId;
 use super::{AppState, admin, route};
 use crate::registry::{Outcome, Staleness};
@@ -50,6 +52,7 @@ pub struct Line {
     pub operation: Option<Operation>,
     method: Method,
     path: String,
+    client: Option<IpAddr>,
     started: Instant,
     app: AppState,
     status: Option<StatusCode>,
@@ -68,6 +71,7 @@ impl Line {
             operation: None,
             method: request.method().clone(),
             path: request.uri().path().to_owned(),
+            client: request.extensions().get::<Client>().and_then(|client| client.address),
             started: Instant::now(),
             app: app.clone(),
             status: None,
@@ -98,7 +102,7 @@ impl Line {
 
 impl Drop for Line {
     fn drop(&mut self) {
-        let Self { id, operation, method, path, started, app, status, outcome, stale, sent_bytes, .. } = &*self;
+        let Self { id, operation, method, path, client, started, app, status, outcome, stale, sent_bytes, .. } = &*self;
         let took = started.elapsed();
         let action = operation.as_ref().and_then(Operation::of_registry);
         let operation = operation.as_ref().map_or("none", Operation::as_str);
@@ -109,6 +113,7 @@ impl Drop for Line {
             target: "entrepot::access",
             %method,
             path,
+            client = client.map(tracing::field::display),
             repository = action.and_then(route::Action::name).map(tracing::field::display),
             reference = action.and_then(route::Action::reference),
             status,

@@ -1,7 +1,7 @@
 //! A request as its handlers see it.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::body::Body as RequestBody;
@@ -14,7 +14,9 @@ use http::{HeaderMap, HeaderName, Method};
 
 use super::body::Transport;
 use super::error::ApiError;
+use super::forwarded::Client;
 use super::query::Query;
+use super::tls::PeerCertificate;
 use crate::oci::{ContentRange, ErrorCode, RangeRequest, RepositoryName};
 use crate::registry::{Caller, Credentials, Target};
 
@@ -62,8 +64,10 @@ pub struct Asked {
     pub query: Query,
     /// The host in the request's own line: HTTP/2 has it there, and it wins over a Host header (RFC 9112, 3.2.2).
     pub authority: Option<String>,
-    /// Where the connection comes from.
-    pub peer: Option<SocketAddr>,
+    /// Who asks, as far as the connection and trusted proxies tell.
+    pub client: Client,
+    /// Whom the client proved to be in its TLS handshake.
+    pub certificate: Option<Arc<PeerCertificate>>,
     /// How a file gets to this client.
     pub transport: Transport,
     /// It said `no-cache` and may: see [`Asked::says_no_cache`].
@@ -73,12 +77,14 @@ pub struct Asked {
 impl Asked {
     /// Takes a request apart.
     pub fn new(request: axum::extract::Request) -> (Self, RequestBody) {
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
         let transport = Transport::of(parts.version, &parts.extensions);
         let query = Query::parse(parts.uri.query().unwrap_or_default());
         let authority = parts.uri.authority().map(ToString::to_string);
-        let peer = parts.extensions.get::<SocketAddr>().copied();
-        (Self { method: parts.method, headers: parts.headers, query, authority, peer, transport, insists: false }, body)
+        let client = parts.extensions.remove().unwrap_or_default();
+        let certificate = parts.extensions.remove();
+        let (method, headers) = (parts.method, parts.headers);
+        (Self { method, headers, query, authority, client, certificate, transport, insists: false }, body)
     }
 
     /// Is only the head of the answer wanted?

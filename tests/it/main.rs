@@ -5,6 +5,7 @@ mod admin; // what operators see of the inside, and who may
 mod artifacts; // what is kept beside images
 mod bounds;
 mod chain; // one registry over another
+mod closed_world; // nobody but the configured upstreams is contacted
 mod config_cli; // the command line and its configuration
 mod consistency; // what a check of a store finds
 mod crash; // the real binary killed and stopped at every moment
@@ -21,6 +22,7 @@ mod freshness; // when a tag is asked for again
 mod freshness_ahead; // when it is confirmed early, on demand, or not at all
 mod heal; // damaged bytes: set aside, fetched again or reported
 mod health; // what orchestrators and Prometheus ask
+mod limits; // what one client may take
 mod lists; // tags and repositories, a page at a time
 mod manifests; // of upstreams, as clients ask for them
 mod manifests_pushed; // kept byte for byte, refused with a reason
@@ -44,6 +46,7 @@ mod sources; // several places for one upstream, and what each may be told
 mod support;
 mod tags; // lists
 mod tidy; // the rules of the house against its source tree
+mod tls; // both versions of HTTP, certificates that change, clients that show some
 mod uploads; // sessions: chunks, ends, resuming, limits
 mod upstream_client; // the client of an upstream against every fault a registry was seen to have
 mod why; // what is told of a reference, held against the pull

@@ -80,9 +80,14 @@ impl Process {
 
     /// Asks it to stop, and does not wait for that. It may have ended already.
     pub fn terminate(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a process has a number");
         // It is not waited for yet, so its number is nobody else's.
-        kill_process(pid, Signal::TERM).expect("it is our child");
+        kill_process(pid, signal).expect("it is our child");
     }
 
     /// Waits for its end. Returns its exit code and its log.
