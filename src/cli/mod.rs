@@ -1,8 +1,11 @@
 //! The command line: argv → command → exit code.
 
+mod access;
 mod admin_api;
 pub mod check_config;
+mod hash_password;
 pub mod instance_url;
+mod robot;
 pub mod serve;
 pub mod setup;
 mod upstreams;
@@ -49,6 +52,15 @@ enum Command {
         #[command(flatten)]
         flags: ServeFlags,
     },
+    /// Make, list and revoke names for programs that log in.
+    Robot {
+        #[command(flatten)]
+        arguments: robot::Arguments,
+        #[command(flatten)]
+        flags: ServeFlags,
+    },
+    /// Print the line of a user for auth.htpasswd; the password is read from the terminal or standard input.
+    HashPassword(hash_password::Arguments),
     /// Print what makes a shell complete this command line.
     Completions {
         /// The shell
@@ -73,6 +85,10 @@ pub fn main() -> ExitCode {
             setup::run(&loaded.config, &arguments, &mut std::io::stdout().lock(), &mut std::io::stderr().lock())?;
             Ok(())
         }),
+        Command::Robot { arguments, flags } => {
+            with_config(&flags, |loaded| robot::run(&loaded.config, &arguments, &mut std::io::stdout().lock()))
+        }
+        Command::HashPassword(arguments) => ended(hash_password::run(&arguments, &mut std::io::stdout().lock())),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "entrepot", &mut std::io::stdout().lock());
             ExitCode::SUCCESS
@@ -88,6 +104,10 @@ fn with_config(flags: &ServeFlags, command: impl FnOnce(LoadedConfig) -> anyhow:
             return ExitCode::from(2);
         }
     };
+    ended(result)
+}
+
+fn ended(result: anyhow::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

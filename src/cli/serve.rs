@@ -14,7 +14,8 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::upstreams;
+use super::{access, upstreams};
+use crate::auth::Authority;
 use crate::blobs::Blobs;
 use crate::cache::space::Limits;
 use crate::cache::{Depot, LaneLimits, ListLimits, Memory, Mirror, Policy, Room, Visibility};
@@ -89,10 +90,11 @@ pub async fn serve_opened(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let address = listener.local_addr().context("asking for the address that is listened on")?;
-    let Opened { registry, metrics, metadata } = opened;
+    let Opened { registry, authority, metrics, metadata } = opened;
     say_ready(config, address);
+    access::say(config);
     let jobs = crate::tasks::run(Arc::clone(&registry), config.push.sessions_expire_after, shutdown.clone());
-    let state = AppState::new(Arc::clone(&registry), metrics, app_options(config));
+    let state = AppState::new(Arc::clone(&registry), authority, metrics, app_options(config));
     let serving = serve(listener, router(state), server_options(config), shutdown);
     let (served, ()) = tokio::join!(serving, jobs);
     // Nothing may want the index any more when it is closed.
@@ -106,6 +108,8 @@ pub async fn serve_opened(
 pub struct Opened {
     /// The registry.
     pub registry: Arc<Registry>,
+    /// Who may do what in it.
+    pub authority: Arc<Authority>,
     /// Its counters.
     pub metrics: Metrics,
     /// Its index, to be closed in the end.
@@ -158,7 +162,8 @@ pub async fn open(config: &Config, clock: Clock) -> anyhow::Result<Opened> {
     };
     let registry = Arc::new(Registry::new(names(config)?, mirrors, depot, memory, options));
     registry.restore_uploads().await?;
-    Ok(Opened { registry, metrics, metadata })
+    let authority = Authority::open(access::standing(config)?, metadata.clone(), clock, &metrics).await?;
+    Ok(Opened { registry, authority: Arc::new(authority), metrics, metadata })
 }
 
 /// Every upstream, none of them asked yet.
@@ -222,7 +227,7 @@ fn tag_rule(rule: &config::TagRule) -> anyhow::Result<(GlobMatcher, Duration)> {
     Ok((config::units::glob(&rule.pattern)?.compile_matcher(), rule.revalidate_after))
 }
 
-fn globs(patterns: &[String]) -> anyhow::Result<GlobSet> {
+pub(super) fn globs(patterns: &[String]) -> anyhow::Result<GlobSet> {
     let mut set = GlobSetBuilder::new();
     for pattern in patterns {
         set.add(config::units::glob(pattern)?);

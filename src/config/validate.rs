@@ -5,7 +5,7 @@ use std::{collections::HashMap, io, path::Path, time::Duration};
 use url::Url;
 
 use super::{
-    Config, Identity, Limit, Patience, Source, TagRule, Upstream, Visibility,
+    Config, Identity, Limit, Patience, Source, TagRule, Upstream,
     diagnose::{Fault, Problem},
     raw::{Raw, RawTagRule, RawUpstream},
     tree::{KeyPath, Node, Step},
@@ -62,6 +62,7 @@ impl<'a> Check<'a> {
             push: raw.push,
             overlay: raw.overlay,
             local_only: raw.local_only,
+            auth: raw.auth,
             log: raw.log,
             upstreams: Vec::with_capacity(raw.upstreams.len()),
             offline: raw.offline,
@@ -71,6 +72,7 @@ impl<'a> Check<'a> {
             config.upstreams.extend(self.upstream(name, upstream, config.cache.revalidate_after));
         }
         self.between_upstreams(&config.upstreams);
+        self.access(&mut config);
         config
     }
 
@@ -129,7 +131,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    fn globs(&mut self, list: &KeyPath, patterns: &[String]) {
+    pub(super) fn globs(&mut self, list: &KeyPath, patterns: &[String]) {
         for (index, pattern) in patterns.iter().enumerate() {
             if let Err(error) = units::glob(pattern) {
                 let fault = Fault::Pattern { pattern: pattern.clone(), reason: error.kind().clone() };
@@ -171,9 +173,6 @@ impl<'a> Check<'a> {
         }
         self.globs(&path("immutable_tags"), &raw.immutable_tags);
         let tags = self.tag_rules(&path("tags"), std::mem::take(&mut raw.tags));
-        if raw.visibility == Visibility::Authenticated {
-            self.refuse(path("visibility"), Fault::NoAccounts);
-        }
         let sum = raw.connect_timeout.saturating_add(raw.first_byte_timeout);
         if sum > ANSWER_PROMISE {
             let fault = Fault::SlowTimeouts { sum, bound: ANSWER_PROMISE };

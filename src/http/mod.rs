@@ -6,6 +6,7 @@ mod blobs;
 pub mod body;
 pub mod connection;
 mod error;
+mod gate;
 mod health;
 mod lists;
 mod manifests;
@@ -18,6 +19,7 @@ mod request;
 pub mod route;
 pub mod sendfile;
 pub mod server;
+mod token;
 mod uploads;
 mod v2;
 
@@ -30,6 +32,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::routing::{any, get};
 
+use crate::auth::Authority;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
 
@@ -50,8 +53,10 @@ pub struct App {
     pub cors_origins: Vec<String>,
     /// How long a client may send no byte of a body.
     pub read_timeout: Duration,
-    /// Who may look inside and steer.
+    /// Where requests that look inside and steer may come from.
     pub admin: admin::Door,
+    /// Who may do what.
+    pub authority: Arc<Authority>,
     /// Whether it can serve.
     readiness: health::Readiness,
     /// Counts requests, so that a failure can be found in the log.
@@ -71,10 +76,10 @@ pub struct AppOptions {
 
 impl AppState {
     /// The state of one server.
-    pub fn new(registry: Arc<Registry>, metrics: Metrics, options: AppOptions) -> Self {
+    pub fn new(registry: Arc<Registry>, authority: Arc<Authority>, metrics: Metrics, options: AppOptions) -> Self {
         let AppOptions { cors_origins, read_timeout, admin } = options;
         let (readiness, request_ids) = (health::Readiness::default(), request::RequestIds::new());
-        Self(Arc::new(App { registry, metrics, cors_origins, read_timeout, admin, readiness, request_ids }))
+        Self(Arc::new(App { registry, metrics, cors_origins, read_timeout, admin, authority, readiness, request_ids }))
     }
 }
 
@@ -93,6 +98,7 @@ pub fn router(state: AppState) -> Router {
         .route("/v2/", any(v2::serve))
         .route("/v2/{*rest}", any(v2::serve))
         .route("/api/{*rest}", any(admin::serve))
+        .route("/token", any(token::serve))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics))

@@ -69,7 +69,7 @@ impl Registry {
         content_type: Option<&str>,
         bytes: Bytes,
     ) -> Result<PushedManifest, Error> {
-        let behind = self.readable_by_all(self.route(target)?.private);
+        let behind = self.readable(self.route(target)?.private, &target.caller.sight);
         let name = self.home(target)?;
         let (digest, tags) = match reference {
             Reference::Tag(tag) => (Digest::of(Algorithm::Sha256, &bytes), vec![tag.clone()]),

@@ -6,9 +6,6 @@ use ipnet::IpNet;
 
 use crate::http::request::Asked;
 
-/// Headers by which a request says that somebody else sent it on: its peer is then not its caller.
-const FORWARDED: [&str; 3] = ["forwarded", "x-forwarded-for", "x-real-ip"];
-
 /// Lets requests in by the address they come from.
 #[derive(Clone, Debug)]
 pub struct Door {
@@ -46,7 +43,7 @@ impl Door {
 
     /// May the caller look inside and steer? An IPv4 address in IPv6's clothes (`::ffff:10.0.0.1`) counts as IPv4.
     pub fn admit(&self, asked: &Asked) -> Result<(), Denied> {
-        if let Some(header) = FORWARDED.into_iter().find(|header| asked.headers.contains_key(*header)) {
+        if let Some(header) = asked.forwarded() {
             return Err(Denied::Forwarded { header });
         }
         let peer = asked.peer.ok_or(Denied::Unknown)?.ip().to_canonical();
@@ -59,6 +56,7 @@ mod tests {
     use std::net::SocketAddr;
 
     use super::*;
+    use crate::http::request::FORWARDED;
 
     fn asked(peer: Option<&str>, headers: &[(&'static str, &str)]) -> Asked {
         let mut request = http::Request::get("/api/v1/fills");

@@ -1,0 +1,2 @@
+//! Who may do what: the defaults, the rules, passwords.
+
