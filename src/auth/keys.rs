@@ -41,12 +41,12 @@ impl Keys {
     /// The keys in the index. One that cannot be read is passed over: what it signed is not believed.
     pub async fn open(metadata: Metadata, clock: Clock) -> Result<Self, Error> {
         let rows = metadata.list_signing_keys().await?;
-        let known = rows.into_iter().filter_map(|row| match Key::of(&row) {
-            Some(key) => Some((key.id.clone(), Arc::new(key))),
-            None => {
+        let known = rows.into_iter().filter_map(|row| {
+            let key = Key::of(&row);
+            if key.is_none() {
                 error!(key = row.id, "a signing key in the index cannot be read; its tokens are not believed");
-                None
             }
+            key.map(|key| (key.id.clone(), Arc::new(key)))
         });
         Ok(Self { known: RwLock::new(known.collect()), making: Mutex::new(()), metadata, clock })
     }

@@ -172,12 +172,7 @@ pub struct Authority {
 
 impl Authority {
     /// Decides by `standing`, with the robots and keys in the index.
-    pub async fn open(
-        standing: Standing,
-        metadata: Metadata,
-        clock: Clock,
-        metrics: &Metrics,
-    ) -> Result<Self, Error> {
+    pub async fn open(standing: Standing, metadata: Metadata, clock: Clock, metrics: &Metrics) -> Result<Self, Error> {
         metrics.limit("robots_max", robots::ROBOTS_MAX as u64);
         metrics.limit("refresh_tokens_per_user_max", REFRESH_TOKENS_PER_USER_MAX as u64);
         let keys = Keys::open(metadata.clone(), clock.clone()).await?;
@@ -260,7 +255,7 @@ impl Authority {
         names: impl Fn(&RepositoryName) -> Vec<String>,
     ) -> Result<Issued, Error> {
         let standing = caller.standing();
-        let mut ticket = Ticket { subject: caller.identity().to_string(), ..Ticket::default() };
+        let mut ticket = Ticket::new(caller.identity().to_string());
         for scope in scopes {
             match scope {
                 Scope::List => ticket.lists = standing.policy.may_list(caller.identity()),

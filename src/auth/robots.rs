@@ -178,7 +178,11 @@ impl Known {
         let repositories: Vec<String> = row.repositories.lines().map(str::to_owned).collect();
         let grant = Grant { repositories: globs(&repositories).ok()?, allow };
         let (created_ms, expires_ms) = (row.created_ms, row.expires_ms);
-        Some(Self { robot: Robot { name: row.name, allow, repositories, created_ms, expires_ms }, grant, digest: row.digest })
+        Some(Self {
+            robot: Robot { name: row.name, allow, repositories, created_ms, expires_ms },
+            grant,
+            digest: row.digest,
+        })
     }
 
     fn is_alive(&self, now_ms: i64) -> bool {

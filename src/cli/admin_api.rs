@@ -82,10 +82,7 @@ async fn read<T: DeserializeOwned>(server: &InstanceUrl, response: Response) -> 
 }
 
 /// The answer to a request, if it is one that says yes.
-async fn send(
-    server: &InstanceUrl,
-    request: impl FnOnce(&Client) -> RequestBuilder,
-) -> Result<Response, Failure> {
+async fn send(server: &InstanceUrl, request: impl FnOnce(&Client) -> RequestBuilder) -> Result<Response, Failure> {
     let named = || server.to_string();
     let no_server = |source: reqwest::Error| Failure::NoServer { server: named(), source: source.without_url() };
     let client = Client::builder().connect_timeout(CONNECT_TIMEOUT).timeout(ANSWER_TIMEOUT);

@@ -83,9 +83,7 @@ fn wanted(command: &Command) -> Option<RobotWanted> {
 async fn ask(server: &InstanceUrl, command: &Command) -> Result<Done, Failure> {
     Ok(match command {
         Command::List => Done::Listed(admin_api::get(server, "/api/v1/robots", &[]).await?),
-        Command::Create { .. } => {
-            Done::Created(admin_api::post(server, "/api/v1/robots", &wanted(command)).await?)
-        }
+        Command::Create { .. } => Done::Created(admin_api::post(server, "/api/v1/robots", &wanted(command)).await?),
         Command::Revoke { name } => {
             admin_api::delete(server, &format!("/api/v1/robots/{name}")).await?;
             Done::Revoked(name.clone())
@@ -104,9 +102,9 @@ async fn at_rest(config: &Config, command: &Command) -> anyhow::Result<Done> {
 async fn change(metadata: &Metadata, command: &Command) -> anyhow::Result<Done> {
     let robots = Robots::open(metadata.clone()).await?;
     Ok(match command {
-        Command::List => {
-            Done::Listed(Listed { robots: robots.list().into_iter().map(|robot| RobotShown::of(robot, None)).collect() })
-        }
+        Command::List => Done::Listed(Listed {
+            robots: robots.list().into_iter().map(|robot| RobotShown::of(robot, None)).collect(),
+        }),
         Command::Create { .. } => {
             let wanted = wanted(command).and_then(RobotWanted::parsed).ok_or_else(|| anyhow!("nothing is allowed"))?;
             let (robot, token) = robots.create(wanted, Clock::System.now_ms()).await?;
@@ -131,7 +129,7 @@ fn tell(done: Done, json: bool, out: &mut impl Write) -> anyhow::Result<()> {
             writeln!(out, "The password is not shown again. Log in with: docker login -u {}", robot.username)?;
         }
         Done::Listed(listed) => {
-            writeln!(out, "{:<24} {:<16} {:<24} {}", "ROBOT", "MAY", "UNTIL", "REPOSITORIES")?;
+            writeln!(out, "{:<24} {:<16} {:<24} REPOSITORIES", "ROBOT", "MAY", "UNTIL")?;
             for robot in listed.robots {
                 let until = robot.expires_at.map_or_else(|| "revoked".to_owned(), |moment| moment.to_string());
                 let (allow, repositories) = (robot.allow.join(","), robot.repositories.join(" "));
@@ -152,7 +150,8 @@ mod tests {
     fn the_command_line_knows_every_permission() {
         for permission in Permission::ALL {
             let allow = vec![permission.as_str().to_owned()];
-            let wanted = RobotWanted { name: "r".into(), allow, repositories: vec!["**".into()], lifetime_seconds: None };
+            let wanted =
+                RobotWanted { name: "r".into(), allow, repositories: vec!["**".into()], lifetime_seconds: None };
             assert!(wanted.parsed().is_some_and(|robot| robot.allow.has(permission)));
         }
     }

@@ -77,6 +77,7 @@ impl ApiError {
             E::NameUnknown { .. } => (StatusCode::NOT_FOUND, ErrorCode::NameUnknown),
             E::Unauthorized { .. } => return Self::unauthorized(message),
             E::NameInvalid { .. } => (StatusCode::BAD_REQUEST, ErrorCode::NameInvalid),
+            E::TagImmutable { .. } => (StatusCode::FORBIDDEN, ErrorCode::Denied),
             E::BlobUnknown { .. } => (StatusCode::NOT_FOUND, ErrorCode::BlobUnknown),
             E::ManifestUnknown { .. } => (StatusCode::NOT_FOUND, ErrorCode::ManifestUnknown),
             E::ManifestInvalid(_) => (StatusCode::BAD_REQUEST, ErrorCode::ManifestInvalid),
@@ -208,12 +209,13 @@ impl ApiError {
             CacheError::Offline { .. } | CacheError::Stopped => {
                 unavailable(StatusCode::SERVICE_UNAVAILABLE, message).retry_after(None)
             }
+            CacheError::Limits(source) => Self::internal(source, request_id),
             CacheError::Blobs(source) => Self::internal(&**source, request_id),
             CacheError::Metadata(source) => Self::internal(&**source, request_id),
         }
     }
 
-    /// A failure inside, which is told to the log only.
+    /// A failure of our own, which is told in the log.
     pub fn internal(source: &(dyn std::error::Error + 'static), request_id: &str) -> Self {
         error!(request_id, error = %Chain(source), "a request failed inside");
         let message = format!("the registry failed inside: its log says more under request {request_id}");

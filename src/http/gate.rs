@@ -1,6 +1,7 @@
 //! The one place that lets requests in: who sends them, and whether they may have what they want. It decides by names alone,
 //! before anything is looked up, so that what must not be seen and what is not there look alike.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use super::AppState;
@@ -9,7 +10,7 @@ use super::request::Asked;
 use super::route::Action;
 use crate::auth::{Caller, Permission, Refusal, Standing, Verdict};
 use crate::oci::RepositoryName;
-use crate::registry::{Registry, Sight};
+use crate::registry::{Keeps, Registry, Sight};
 
 /// What an action takes.
 enum Needed<'a> {
@@ -70,6 +71,7 @@ pub async fn admit(app: &AppState, asked: &mut Asked, action: &Action) -> Result
         return Err(door.turn_away(&caller, verdict, &needed));
     }
     asked.sight = sight(registry, &caller, action);
+    asked.keeps = keeps(registry, &caller, asked, action);
     asked.insists = asked.says_no_cache() && (app.admin.admit(asked).is_ok() || caller.is_admin());
     Ok(caller)
 }
@@ -105,6 +107,19 @@ fn sight(registry: &Arc<Registry>, caller: &Caller, action: &Action) -> Sight {
             Sight::new(move |name| caller.may(Permission::Pull, || registry.known_by(name)) == Verdict::Yes)
         }
         _ => Sight::default(),
+    }
+}
+
+/// The tags that the rules keep from being moved and deleted in the repository that the action is about.
+fn keeps(registry: &Registry, caller: &Caller, asked: &Asked, action: &Action) -> Keeps {
+    match action {
+        Action::PushManifest { name, .. } | Action::DeleteManifest { name, .. }
+            if caller.standing().policy.has_immutable_tags() =>
+        {
+            let (names, caller) = (registry.known_as(&asked.target(name)), caller.clone());
+            Keeps::new(move |tag| caller.standing().policy.is_immutable(&names, tag))
+        }
+        _ => Keeps::default(),
     }
 }
 
@@ -163,7 +178,7 @@ impl Door<'_> {
         };
         for (key, value) in [("scope", scope.as_deref()), ("error", error)] {
             if let Some(value) = value {
-                challenge.push_str(&format!(",{key}=\"{value}\""));
+                let _ = write!(challenge, ",{key}=\"{value}\"");
             }
         }
         challenge

@@ -18,7 +18,7 @@ use super::error::ApiError;
 use super::query::Query;
 use crate::auth::{Origin, Presented};
 use crate::oci::{ContentRange, ErrorCode, RangeRequest, RepositoryName};
-use crate::registry::{Caller, Credentials, Sight, Target};
+use crate::registry::{Caller, Credentials, Keeps, Sight, Target};
 
 /// Headers by which a request says that somebody else sent it on: its peer is then not its caller.
 pub const FORWARDED: [&str; 3] = ["forwarded", "x-forwarded-for", "x-real-ip"];
@@ -78,6 +78,8 @@ pub struct Asked {
     pub insists: bool,
     /// What it may see of repositories besides its own.
     pub sight: Sight,
+    /// The tags of its repository that nobody moves.
+    pub keeps: Keeps,
 }
 
 impl Asked {
@@ -98,6 +100,7 @@ impl Asked {
                 transport,
                 insists: false,
                 sight: Sight::default(),
+                keeps: Keeps::default(),
             },
             body,
         )
@@ -110,7 +113,8 @@ impl Asked {
 
     /// The repository that the request means, all its spellings considered.
     pub fn target(&self, name: &RepositoryName) -> Target {
-        let caller = Caller { credentials: self.credentials(), insists: self.insists, sight: self.sight.clone() };
+        let (sight, keeps) = (self.sight.clone(), self.keeps.clone());
+        let caller = Caller { credentials: self.credentials(), insists: self.insists, sight, keeps };
         Target { name: name.clone(), ns: self.query.first("ns").map(str::to_owned), host: self.host(), caller }
     }
 

@@ -1,5 +1,5 @@
 //! `/token`: name and password, or a refresh token, in exchange for a token (Distribution's "Token Authentication
-//! Specification" by GET, its OAuth2 flow by POST).
+//! Specification" by GET, its `OAuth2` flow by POST).
 
 use axum::body::Body as RequestBody;
 use axum::extract::{Request, State};
@@ -29,7 +29,7 @@ const FORM_BYTES_MAX: usize = 64 * 1024;
 struct Answer<'a> {
     /// For clients of the token specification …
     token: &'a str,
-    /// … and for those of OAuth2.
+    /// … and for those of `OAuth2`.
     access_token: &'a str,
     token_type: &'static str,
     expires_in: u64,
@@ -181,7 +181,7 @@ fn told(issued: &Issued, refresh: Option<&SecretString>) -> Response {
         token_type: "Bearer",
         expires_in: issued.lifetime.as_secs(),
         issued_at: Moment(issued.issued_ms),
-        refresh_token: refresh.map(|token| token.expose_secret()),
+        refresh_token: refresh.map(SecretString::expose_secret),
     };
     let text = serde_json::to_string(&answer).expect("an answer is plain JSON");
     let mut response = (StatusCode::OK, Body::full(text.into())).into_response();

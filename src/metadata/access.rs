@@ -54,7 +54,8 @@ impl Metadata {
                 .fetch_all(self.readers())
                 .await
                 .map_err(cannot("list", "the signing keys"))?;
-        let row = |(id, pkcs8, created_ms): (String, Vec<u8>, i64)| SigningKeyRow { id, pkcs8: pkcs8.into(), created_ms };
+        let row =
+            |(id, pkcs8, created_ms): (String, Vec<u8>, i64)| SigningKeyRow { id, pkcs8: pkcs8.into(), created_ms };
         Ok(rows.into_iter().map(row).collect())
     }
 
@@ -130,7 +131,8 @@ impl Metadata {
         let user = user.to_owned();
         self.write("take back the refresh tokens of", &user.clone(), move |connection| {
             async move {
-                let done = sqlx::query("DELETE FROM refresh_token WHERE user = $1").bind(user).execute(connection).await?;
+                let done =
+                    sqlx::query("DELETE FROM refresh_token WHERE user = $1").bind(user).execute(connection).await?;
                 Ok(done.rows_affected())
             }
             .boxed()

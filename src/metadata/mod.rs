@@ -22,10 +22,12 @@ mod contents;
 mod error;
 mod links;
 mod lists;
+mod losses;
 mod manifests;
 mod references;
 mod referrers;
 mod repositories;
+mod scrub;
 mod tags;
 #[cfg(test)]
 mod tests;
@@ -52,8 +54,10 @@ pub use contents::{Child, Part};
 pub use error::Error;
 pub use links::Link;
 pub use lists::ListRow;
+pub use losses::LossRow;
 pub use manifests::{ManifestRow, Missing, NewManifest};
 pub use repositories::RepositoryRow;
+pub use scrub::ScrubRow;
 pub use tags::TagRow;
 pub use totals::Totals;
 pub use uploads::UploadRow;
@@ -65,6 +69,7 @@ use writer::{BatchLimits, Failure, Writer};
 const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "initial", include_str!("migrations/0001_initial.sql")),
     (2, "upstream_lists", include_str!("migrations/0002_upstream_lists.sql")),
+    (5, "scrub", include_str!("migrations/0005_scrub.sql")),
     (6, "access", include_str!("migrations/0006_access.sql")),
 ];
 

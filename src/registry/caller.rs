@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::oci::RepositoryName;
+use crate::oci::{RepositoryName, Tag};
 use crate::upstream::Credentials;
 
 /// The client of a request.
@@ -16,6 +16,8 @@ pub struct Caller {
     pub insists: bool,
     /// What it may see of repositories besides the one that it asks for.
     pub sight: Sight,
+    /// The tags that nobody moves or deletes in the repository that it asks for.
+    pub keeps: Keeps,
 }
 
 type Sees = dyn Fn(&RepositoryName) -> bool + Send + Sync;
@@ -39,5 +41,34 @@ impl Sight {
 impl fmt::Debug for Sight {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.0.is_some() { "Sight(some)" } else { "Sight(all)" })
+    }
+}
+
+type KeepsTag = dyn Fn(&Tag) -> bool + Send + Sync;
+
+/// Which tags are set once and for all. None, by default.
+#[derive(Clone, Default)]
+pub struct Keeps(Option<Arc<KeepsTag>>);
+
+impl Keeps {
+    /// What `keeps` says yes to.
+    pub fn new(keeps: impl Fn(&Tag) -> bool + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(keeps)))
+    }
+
+    /// Is this tag set once and for all?
+    pub fn keeps(&self, tag: &Tag) -> bool {
+        self.0.as_ref().is_some_and(|keeps| keeps(tag))
+    }
+
+    /// Is no tag?
+    pub fn is_nothing(&self) -> bool {
+        self.0.is_none()
+    }
+}
+
+impl fmt::Debug for Keeps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "Keeps(some)" } else { "Keeps(nothing)" })
     }
 }

@@ -20,13 +20,13 @@ use std::time::Duration;
 use moka::sync::Cache;
 
 use crate::cache::{
-    Access, Fills, HEADERS_WITHIN, ListLimits, Lists, Manifests, Memory, Mirror, Prefetch, Probe, Proofs, Source,
-    Visibility,
+    Access, Fills, HEADERS_WITHIN, ListLimits, Lists, Manifests, Memory, Mirror, Prefetch, Probe, Proofs, Scrub,
+    ScrubOptions, Source, Verifier, Visibility,
 };
 use crate::oci::{Digest, Host, RepositoryName};
 
 pub use blobs::{BlobHead, Content, PulledBlob};
-pub use caller::{Caller, Sight};
+pub use caller::{Caller, Keeps, Sight};
 pub use error::Error;
 pub use manifests::{FoundManifest, PushedManifest};
 pub use routing::{Names, Target};
@@ -34,9 +34,10 @@ pub use sessions::Uploads;
 pub use tags::{PAGE_MAX, Page};
 pub use uploads::{Chunk, Mounted};
 
-pub use crate::blobs::{BlobPin, BlobReader, Growth, Progress};
+pub use crate::blobs::{BlobPin, BlobReader, Growth, Progress, Standing};
 pub use crate::cache::{
-    Bypass, Depot, Error as CacheError, FillView, Outcome, PulledManifest, Staleness, StoredManifest,
+    Bypass, Depot, Error as CacheError, FillView, Outcome, PulledManifest, ScrubView, Staleness, StoredManifest,
+    Verified,
 };
 pub use crate::upstream::{Credentials, Error as UpstreamError};
 
@@ -64,6 +65,8 @@ pub struct Options {
     pub manifest_max_bytes: u64,
     /// Upload sessions at a time.
     pub sessions_max: usize,
+    /// When and how fast stored blobs are checked.
+    pub scrub: ScrubOptions,
     /// The bounds of what is kept of upstreams' lists.
     pub lists: ListLimits,
 }
@@ -80,6 +83,8 @@ pub struct Registry {
     manifests: Arc<Manifests>,
     lists: Arc<Lists>,
     memory: Arc<Memory>,
+    verifier: Arc<Verifier>,
+    scrub: Scrub,
     proofs: Proofs,
     access: Arc<Access>,
     uploads: Uploads,
@@ -142,14 +147,17 @@ impl Registry {
         let guarded = mirrors.iter().filter(|mirror| mirror.policy().visibility != Visibility::Everyone);
         let guarded = guarded.map(|mirror| mirror.host().clone()).collect();
         let fills = Arc::new(Fills::new(Arc::clone(&depot)));
+        let verifier = Verifier::new(Arc::clone(&depot), Arc::clone(&memory));
         Self {
             names,
             mirrors: mirrors.into_iter().map(|mirror| (mirror.host().clone(), mirror)).collect(),
             prefetch: Prefetch::new(Arc::clone(&fills)),
             fills,
             lists: Lists::new(Arc::clone(&depot), options.lists),
-            manifests: Manifests::new(depot, Arc::clone(&memory)),
+            scrub: Scrub::new(Arc::clone(&depot), Arc::clone(&verifier), options.scrub),
+            manifests: Manifests::new(depot, Arc::clone(&memory), Arc::clone(&verifier)),
             memory,
+            verifier,
             proofs: Proofs::default(),
             access,
             guarded,
@@ -190,6 +198,16 @@ impl Registry {
             return Err(Error::NameInvalid { reason });
         }
         Ok(route.home)
+    }
+
+    /// What looks whether stored blobs are what their names say.
+    pub fn verifier(&self) -> &Arc<Verifier> {
+        &self.verifier
+    }
+
+    /// The check of all of them.
+    pub fn scrub(&self) -> &Scrub {
+        &self.scrub
     }
 
     fn route(&self, target: &Target) -> Result<routing::Route, Error> {

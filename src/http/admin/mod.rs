@@ -5,6 +5,7 @@ mod fills;
 mod moment;
 pub mod robots;
 mod route;
+mod scrub;
 pub mod why;
 
 use axum::extract::{Request, State};
@@ -50,6 +51,9 @@ async fn dispatch(app: &AppState, action: &Action, request: Request, id: Request
             robots::create(app.authority.robots(), body, now_ms, id).await
         }
         Action::RevokeRobot { name } => robots::revoke(app.authority.robots(), name, id).await,
+        Action::ShowScrub => {
+            scrub::show(&app.registry).await.map_err(|error| ApiError::internal(&error, &id.to_string()))
+        }
         Action::Explain => why::explain(&app.registry, &asked, id).await,
     }
 }

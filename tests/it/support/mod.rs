@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod front;
+pub mod harm;
 pub mod process;
 pub mod push;
 pub mod raw;

@@ -141,7 +141,9 @@ impl TestRegistry {
         config.http.shutdown_grace = Duration::from_secs(5);
         config.cache.max_size = Limit::Bytes(256 << 20);
         config.storage.max_size = Limit::Bytes(512 << 20);
-        config.storage.min_free_bytes = 0;
+        config.storage.min_free = Limit::Bytes(0);
+        // Its tests switch it on; others harm files and say themselves when that is noticed.
+        config.storage.scrub_rate_max_bytes = 0;
         Builder { config }
     }
 
@@ -191,6 +193,11 @@ impl TestRegistry {
     /// Moves the registry's clock on.
     pub fn advance(&self, by: Duration) {
         self.clock.advance(by);
+    }
+
+    /// What the registry's clock says, Unix milliseconds.
+    pub fn now_ms(&self) -> i64 {
+        self.clock.now_ms()
     }
 
     pub async fn get(&self, path: &str) -> Answer {
@@ -248,6 +255,18 @@ impl TestRegistry {
         self.start().await;
     }
 
+    /// Ends the registry and leaves its store to somebody else until [`TestRegistry::resume`].
+    pub async fn pause(mut self) -> Self {
+        self.stop().await;
+        self
+    }
+
+    /// Starts it again over its store.
+    pub async fn resume(mut self) -> Self {
+        self.start().await;
+        self
+    }
+
     /// Ends the registry as a killed process ends, and starts another over the same store.
     pub async fn kill_and_restart(&mut self) {
         let running = self.running.take().expect("the registry runs");
@@ -275,6 +294,7 @@ impl TestRegistry {
         assert_eq!(found.leftovers, leftovers, "files in the staging folder");
         assert_eq!(found.n_puts, 0, "small blobs still on their way in");
         assert_eq!(sums.partial, found.partial_bytes, "the ledger's partial fills against the disk");
+        assert_eq!(sums.quarantined, found.quarantined_bytes, "the ledger's quarantine against the disk");
         let index = Metadata::open(metadata::Options::new(self.store().join("index.sqlite"))).await.expect("it opens");
         let totals = index.totals().await.expect("the index can be read");
         assert!(!index.recount().await.expect("the index can be read"), "the index's sums differ from its rows");
@@ -357,6 +377,7 @@ fn folder() -> TempDir {
 struct OnDisk {
     blob_bytes: u64,
     partial_bytes: u64,
+    quarantined_bytes: u64,
     n_puts: usize,
     leftovers: Leftovers,
 }
@@ -368,6 +389,7 @@ impl OnDisk {
         Self {
             blob_bytes: files(&store.join("blobs")).values().sum(),
             partial_bytes: fills.values().sum(),
+            quarantined_bytes: files(&store.join("quarantine")).values().sum(),
             n_puts: files(&store.join("staging/puts")).len(),
             leftovers: Leftovers { fills: fills.len(), uploads },
         }

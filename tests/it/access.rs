@@ -1,2 +1,0 @@
-//! Who may do what: the defaults, the rules, passwords.
-
