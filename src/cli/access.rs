@@ -45,6 +45,14 @@ pub(super) fn standing(config: &Config) -> anyhow::Result<Standing> {
     })
 }
 
+/// Do both say the same about who may do what?
+pub(super) fn is_the_same(one: &Config, other: &Config) -> bool {
+    let visibility = |config: &Config| -> Vec<_> {
+        config.upstreams.iter().map(|upstream| (upstream.name.clone(), upstream.visibility)).collect()
+    };
+    one.auth == other.auth && visibility(one) == visibility(other)
+}
+
 /// Says at start what the configuration comes to, since nobody should find that out by being refused, or by not being.
 pub(super) fn say(config: &Config) {
     let listens_to_others = !config.http.listen.ip().is_loopback();

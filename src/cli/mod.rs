@@ -5,6 +5,7 @@ mod admin_api;
 pub mod check_config;
 mod hash_password;
 pub mod instance_url;
+mod reconfigure;
 mod robot;
 pub mod serve;
 pub mod setup;
@@ -73,7 +74,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let Arguments { command } = Arguments::parse();
     match command {
-        Command::Serve(flags) => with_config(&flags, |loaded| serve::run(&loaded)),
+        Command::Serve(flags) => with_config(&flags, |loaded| serve::run(&flags, &loaded)),
         Command::CheckConfig { flags, json } => with_config(&flags, |loaded| {
             check_config::run(&loaded, json, &mut std::io::stdout().lock(), &mut std::io::stderr().lock())?;
             Ok(())

@@ -14,13 +14,13 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{access, upstreams};
+use super::{access, reconfigure, upstreams};
 use crate::auth::Authority;
 use crate::blobs::Blobs;
 use crate::cache::space::Limits;
 use crate::cache::{Depot, LaneLimits, ListLimits, Memory, Mirror, Policy, Room, ScrubOptions, Visibility};
 use crate::clock::Clock;
-use crate::config::{self, Config, LoadedConfig, LogFormat, OnUpstream404};
+use crate::config::{self, Config, LoadedConfig, LogFormat, OnUpstream404, ServeFlags};
 use crate::http::server::{ServerOptions, listen, serve};
 use crate::http::{AppOptions, AppState, admin, router};
 use crate::metadata::{self, Metadata};
@@ -36,7 +36,7 @@ use crate::upstream::Upstream;
 const BLOCKING_THREADS_MAX: usize = 64;
 
 /// `entrepot serve`: until SIGINT or SIGTERM.
-pub fn run(loaded: &LoadedConfig) -> anyhow::Result<()> {
+pub fn run(flags: &ServeFlags, loaded: &LoadedConfig) -> anyhow::Result<()> {
     let config = &loaded.config;
     let format = match config.log.format {
         LogFormat::Auto => telemetry::Format::Auto,
@@ -56,7 +56,12 @@ pub fn run(loaded: &LoadedConfig) -> anyhow::Result<()> {
         let listener =
             listen(config.http.listen).with_context(|| format!("listening on {} (http.listen)", config.http.listen))?;
         let shutdown = stop_on_signal()?;
-        serve_on(listener, config, Clock::System, shutdown).await
+        let opened = open(config, Clock::System).await?;
+        let watching = reconfigure::watch(flags.clone(), Arc::clone(config), Arc::clone(&opened.authority));
+        tokio::select! {
+            served = serve_opened(listener, config, opened, shutdown) => served,
+            failed = watching => match failed? {},
+        }
     });
     // What still runs is server-owned and continues from its staging file after the next start.
     runtime.shutdown_background();
@@ -69,17 +74,6 @@ fn raise_open_files() {
     if setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).is_err() {
         warn!(files = limit.current, "the limit of open files could not be raised");
     }
-}
-
-/// Serves on a listener until `shutdown`: what `run` does once it has a runtime.
-pub async fn serve_on(
-    listener: TcpListener,
-    config: &Config,
-    clock: Clock,
-    shutdown: CancellationToken,
-) -> anyhow::Result<()> {
-    let opened = open(config, clock).await?;
-    serve_opened(listener, config, opened, shutdown).await
 }
 
 /// Serves a registry that is open, on a listener until `shutdown`, and closes its index.
