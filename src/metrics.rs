@@ -190,6 +190,27 @@ impl Metrics {
         self.gauge("entrepot_store_bytes", vec![("kind", kind.into())], bytes);
     }
 
+    /// When the certificate of the port ends, in Unix seconds.
+    pub fn tls_certificate_ends(&self, not_after_s: i64) {
+        let seconds = u64::try_from(not_after_s).unwrap_or(0);
+        self.gauge("entrepot_tls_certificate_ends_timestamp_seconds", vec![], seconds);
+    }
+
+    /// The files of the certificate were read anew: `ok` or `failed`.
+    pub fn tls_reloaded(&self, result: &'static str) {
+        self.count("entrepot_tls_reloads_total", vec![("result", result.into())], 1);
+    }
+
+    /// A TLS handshake ended.
+    pub fn tls_handshake(&self, result: &'static str) {
+        self.count("entrepot_tls_handshakes_total", vec![("result", result.into())], 1);
+    }
+
+    /// Something was refused because it went beyond the named limit.
+    pub fn refused(&self, limit: &'static str) {
+        self.count("entrepot_refused_total", vec![("limit", limit.into())], 1);
+    }
+
     /// What is promised to fills and uploads and the file system has not given out yet.
     pub fn space_unwritten(&self, bytes: u64) {
         self.gauge("entrepot_unwritten_bytes", vec![], bytes);
@@ -275,6 +296,10 @@ fn describe() {
     metrics::describe_gauge!("entrepot_unwritten_bytes", "Disk space promised to fills and uploads, not yet written.");
     metrics::describe_gauge!("entrepot_lists_bytes", "Lists of tags and referrers kept in the index.");
     metrics::describe_counter!("entrepot_lists_too_long_total", "Lists of upstreams with more entries than are kept.");
+    metrics::describe_gauge!("entrepot_tls_certificate_ends_timestamp_seconds", "When the port's certificate ends.");
+    metrics::describe_counter!("entrepot_tls_reloads_total", "Times the certificate's files were read anew.");
+    metrics::describe_counter!("entrepot_tls_handshakes_total", "TLS handshakes with clients, by result.");
+    metrics::describe_counter!("entrepot_refused_total", "What was refused because of a limit, by the limit's name.");
     metrics::describe_gauge!("entrepot_limit", "The configured limits.");
     metrics_process::Collector::default().describe();
 }

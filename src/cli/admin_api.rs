@@ -1,5 +1,7 @@
 //! A client of a running server's admin API, for the commands that ask it.
 
+use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use reqwest::{Client, RequestBuilder, Response};
@@ -8,6 +10,7 @@ use serde::de::DeserializeOwned;
 use url::Url;
 
 use super::instance_url::InstanceUrl;
+use super::pinned;
 
 /// How long a connection may take: the server is near, or not there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -32,6 +35,14 @@ pub enum Failure {
         server: String,
         /// What came instead.
         source: reqwest::Error,
+    },
+    /// Its certificate is not to be had, so nobody can tell whether it is the one.
+    #[error("cannot read the certificate of the server, {}", path.display())]
+    Certificate {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
     },
     /// It refuses.
     #[error("{server} refuses ({status}): {message}")]
@@ -87,7 +98,14 @@ async fn send(server: &InstanceUrl, request: impl FnOnce(&Client) -> RequestBuil
     let no_server = |source: reqwest::Error| Failure::NoServer { server: named(), source: source.without_url() };
     let client = Client::builder().connect_timeout(CONNECT_TIMEOUT).timeout(ANSWER_TIMEOUT);
     // A proxy would not find this machine's own loopback, and is never let in.
-    let client = client.no_proxy().build().map_err(no_server)?;
+    let client = client.no_proxy();
+    let client = match server.certificate() {
+        Some(file) => client.tls_backend_preconfigured(
+            pinned::trust(file).map_err(|source| Failure::Certificate { path: file.to_owned(), source })?,
+        ),
+        None => client,
+    };
+    let client = client.build().map_err(no_server)?;
     let response = request(&client).send().await.map_err(|source| {
         if source.is_connect() {
             return no_server(source);

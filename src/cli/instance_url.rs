@@ -2,13 +2,19 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use url::Url;
 
+use crate::config;
+
 /// The address of an instance: scheme, host and port.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InstanceUrl(Url);
+pub struct InstanceUrl {
+    url: Url,
+    certificate: Option<PathBuf>,
+}
 
 /// A text that is no address of an instance.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -16,19 +22,27 @@ pub struct InstanceUrl(Url);
 pub struct InstanceUrlInvalid;
 
 impl InstanceUrl {
-    /// The plain port of a server that listens here, as seen from its own machine.
-    pub fn of(listen: SocketAddr) -> Self {
-        format!("http://{}", reachable(listen)).parse().expect("a socket's address is a host and a port")
+    /// The port of a server that is configured so, as seen from its own machine. With TLS it is known by its certificate,
+    /// whatever that is for and whoever issued it: see [`InstanceUrl::certificate`].
+    pub fn of(http: &config::Http) -> Self {
+        let scheme = if http.tls.certificate.is_some() { "https" } else { "http" };
+        let url = Url::parse(&format!("{scheme}://{}", reachable(http.listen)));
+        Self { url: url.expect("a socket's address is a host and a port"), certificate: http.tls.certificate.clone() }
+    }
+
+    /// The file with the certificate that the server there shows, where that is known.
+    pub fn certificate(&self) -> Option<&Path> {
+        self.certificate.as_deref()
     }
 
     /// The address as a URL.
     pub fn as_url(&self) -> &Url {
-        &self.0
+        &self.url
     }
 
     /// Scheme, host and port, without a slash at the end.
     pub fn origin(&self) -> String {
-        self.0.origin().ascii_serialization()
+        self.url.origin().ascii_serialization()
     }
 }
 
@@ -40,7 +54,7 @@ impl FromStr for InstanceUrl {
         let is_http = matches!(url.scheme(), "http" | "https") && url.has_host();
         let is_bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
         let is_anonymous = url.username().is_empty() && url.password().is_none();
-        if is_http && is_bare && is_anonymous { Ok(Self(url)) } else { Err(InstanceUrlInvalid) }
+        if is_http && is_bare && is_anonymous { Ok(Self { url, certificate: None }) } else { Err(InstanceUrlInvalid) }
     }
 }
 

@@ -5,7 +5,9 @@ mod admin_api;
 pub mod check_config;
 mod hash_password;
 pub mod instance_url;
+mod pinned;
 mod reconfigure;
+pub mod reload;
 mod robot;
 pub mod serve;
 pub mod setup;
@@ -82,6 +84,10 @@ pub fn main() -> ExitCode {
         Command::Why { arguments, flags } => {
             with_config(&flags, |loaded| why::run(&loaded.config, &arguments, &mut std::io::stdout().lock()))
         }
+        // The configuration may name what is only about to be made.
+        Command::Setup { arguments: setup::Arguments { other: Some(setup::Other::Tls(arguments)), .. }, .. } => {
+            exit_code(setup::tls::run(&arguments, &mut std::io::stdout().lock()))
+        }
         Command::Setup { arguments, flags } => with_config(&flags, |loaded| {
             setup::run(&loaded.config, &arguments, &mut std::io::stdout().lock(), &mut std::io::stderr().lock())?;
             Ok(())
@@ -89,7 +95,7 @@ pub fn main() -> ExitCode {
         Command::Robot { arguments, flags } => {
             with_config(&flags, |loaded| robot::run(&loaded.config, &arguments, &mut std::io::stdout().lock()))
         }
-        Command::HashPassword(arguments) => ended(hash_password::run(&arguments, &mut std::io::stdout().lock())),
+        Command::HashPassword(arguments) => exit_code(hash_password::run(&arguments, &mut std::io::stdout().lock())),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "entrepot", &mut std::io::stdout().lock());
             ExitCode::SUCCESS
@@ -105,10 +111,10 @@ fn with_config(flags: &ServeFlags, command: impl FnOnce(LoadedConfig) -> anyhow:
             return ExitCode::from(2);
         }
     };
-    ended(result)
+    exit_code(result)
 }
 
-fn ended(result: anyhow::Result<()>) -> ExitCode {
+fn exit_code(result: anyhow::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -52,7 +52,10 @@ impl Watched {
             Err(error) => {
                 let trouble = Chain(&error).to_string();
                 if is_asked || self.trouble.as_ref() != Some(&trouble) {
-                    error!(error = trouble, "the configuration cannot be read again; what was read before goes on counting");
+                    error!(
+                        error = trouble,
+                        "the configuration cannot be read again; what was read before goes on counting"
+                    );
                 }
                 self.trouble = Some(trouble);
                 return;

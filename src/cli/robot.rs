@@ -57,7 +57,7 @@ enum Command {
 /// Runs the command.
 pub fn run(config: &Config, arguments: &Arguments, out: &mut impl Write) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
-    let server = arguments.server.clone().unwrap_or_else(|| InstanceUrl::of(config.http.listen));
+    let server = arguments.server.clone().unwrap_or_else(|| InstanceUrl::of(&config.http));
     let done = match runtime.block_on(ask(&server, &arguments.command)) {
         Err(Failure::NoServer { .. }) if arguments.server.is_none() => {
             let changed = runtime.block_on(at_rest(config, &arguments.command));

@@ -14,15 +14,15 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{access, reconfigure, upstreams};
+use super::{access, reconfigure, reload, upstreams};
 use crate::auth::Authority;
 use crate::blobs::Blobs;
 use crate::cache::space::Limits;
 use crate::cache::{Depot, LaneLimits, ListLimits, Memory, Mirror, Policy, Room, ScrubOptions, Visibility};
 use crate::clock::Clock;
-use crate::config::{self, Config, LoadedConfig, LogFormat, OnUpstream404, ServeFlags};
+use crate::config::{self, Config, LoadedConfig, LogFormat, OnUpstream404, ProxyProtocol, ServeFlags};
 use crate::http::server::{ServerOptions, listen, serve};
-use crate::http::{AppOptions, AppState, admin, router};
+use crate::http::{AppOptions, AppState, Tls, admin, router};
 use crate::metadata::{self, Metadata};
 use crate::metrics::Metrics;
 use crate::oci::Host;
@@ -85,13 +85,19 @@ pub async fn serve_opened(
 ) -> anyhow::Result<()> {
     let address = listener.local_addr().context("asking for the address that is listened on")?;
     let Opened { registry, authority, metrics, metadata } = opened;
+    let clock = registry.depot().clock.clone();
+    report_limits(config, &metrics);
+    let tls = reload::Watched::open(config, &metrics)?;
+    let hangups = reload::Hangups::listen()?;
     say_ready(config, address);
     access::say(config);
     let jobs = crate::tasks::run(Arc::clone(&registry), config.push.sessions_expire_after, shutdown.clone());
     let scrubbing = crate::tasks::scrub::run(Arc::clone(&registry), shutdown.clone());
-    let state = AppState::new(Arc::clone(&registry), authority, metrics, app_options(config));
-    let serving = serve(listener, router(state), server_options(config), shutdown);
-    let (served, (), ()) = tokio::join!(serving, jobs, scrubbing);
+    let reloading = reload::run(tls.clone(), hangups, clock, shutdown.clone());
+    let tls = tls.map(|watched| watched.tls);
+    let state = AppState::new(Arc::clone(&registry), authority, metrics.clone(), app_options(config, tls.clone()));
+    let serving = serve(listener, router(state), server_options(config, tls, metrics), shutdown);
+    let (served, (), (), ()) = tokio::join!(serving, jobs, scrubbing, reloading);
     // Nothing may want the index any more when it is closed.
     registry.fills().stop().await;
     info!(connections_cut = served.connections_cut, "stopped serving");
@@ -242,21 +248,45 @@ pub(super) fn globs(patterns: &[String]) -> anyhow::Result<GlobSet> {
     Ok(set.build()?)
 }
 
-fn app_options(config: &Config) -> AppOptions {
+fn app_options(config: &Config, tls: Option<Arc<Tls>>) -> AppOptions {
     AppOptions {
         cors_origins: config.http.cors_origins.clone(),
         read_timeout: config.http.read_timeout,
         admin: admin::Door::new(config.http.admin_from.iter().map(|network| network.0).collect()),
+        tls,
+        requests_per_second_max: config.http.requests_per_second_max,
+        requests_burst_max: config.http.requests_burst_max,
     }
 }
 
-fn server_options(config: &Config) -> ServerOptions {
+fn server_options(config: &Config, tls: Option<Arc<Tls>>, metrics: Metrics) -> ServerOptions {
     ServerOptions {
         connections_max: config.http.connections_max,
         header_timeout: config.http.header_timeout,
         write_timeout: config.http.write_timeout,
         shutdown_grace: config.http.shutdown_grace,
+        connections_per_client_max: config.http.connections_per_client_max,
+        trusted_proxies: config.http.trusted_proxies.iter().map(|network| network.0).collect(),
+        is_introduced: config.http.proxy_protocol == ProxyProtocol::Required,
+        tls,
+        metrics,
         ..ServerOptions::default()
+    }
+}
+
+/// The limits on clients, beside those on space that the ledger reports.
+fn report_limits(config: &Config, metrics: &Metrics) {
+    let Config { http, push, .. } = config;
+    for (limit, value) in [
+        ("http.connections_max", http.connections_max as u64),
+        ("http.connections_per_client_max", http.connections_per_client_max as u64),
+        ("http.requests_per_second_max", http.requests_per_second_max.into()),
+        ("http.requests_burst_max", http.requests_burst_max.into()),
+        ("http.tls.handshakes_max", http.tls.handshakes_max as u64),
+        ("push.manifest_max", push.manifest_max_bytes),
+        ("push.sessions_max", push.sessions_max as u64),
+    ] {
+        metrics.limit(limit, value);
     }
 }
 
@@ -264,6 +294,7 @@ fn say_ready(config: &Config, address: SocketAddr) {
     let upstreams: Vec<&str> = config.upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
     info!(
         %address,
+        tls = config.http.tls.certificate.is_some(),
         store = %config.storage.path.display(),
         default_upstream = config.default_upstream().map(|upstream| upstream.name.as_str()),
         upstreams = upstreams.join(" "),

@@ -310,6 +310,15 @@ pub enum Fault {
         /// What was expected.
         what: &'static str,
     },
+    /// Client certificates that nobody could vouch for.
+    #[error("needs `client_ca`: the authority whose certificates clients may show")]
+    NoClientCa,
+    /// Client certificates without TLS.
+    #[error("needs `certificate` and `key`: clients show certificates over TLS only")]
+    ClientCaAlone,
+    /// The PROXY protocol, believed of nobody.
+    #[error("needs `http.trusted_proxies`: the networks of the proxies that may say so")]
+    NoTrustedProxy,
     /// TLS settings where there is no TLS.
     #[error("means nothing for an http:// URL; write https:// or leave it out")]
     TlsOverHttp,

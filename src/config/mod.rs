@@ -19,6 +19,7 @@ mod network;
 mod raw;
 mod read;
 mod sections;
+mod server_tls;
 mod source;
 mod sources;
 mod tree;
@@ -38,7 +39,8 @@ pub use self::{
     flags::ServeFlags,
     load::{LoadedConfig, load},
     network::Network,
-    sections::{Cache, Http, Log, LogFormat, Push, Sparse, Storage},
+    sections::{Cache, Http, Log, LogFormat, ProxyProtocol, Push, Sparse, Storage},
+    server_tls::{ClientCertificates, ServerTls, TlsVersion},
     source::{Credentials, Identity, Password, Patience, Pem, Route, Source, Tls},
     tree::{KeyPath, Origin, Step},
     units::Limit,

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     network::Network,
+    server_tls::ServerTls,
     units::{self, Limit},
 };
 
@@ -38,6 +39,31 @@ pub struct Http {
     pub cors_origins: Vec<String>,
     /// Networks whose addresses may use the admin API below `/api/v1/`. Default loopback only.
     pub admin_from: Vec<Network>,
+    /// Connections of one address at a time, beyond which they are closed at once; 0 for any number. Networks of
+    /// IPv6 count as one address by their first 64 bits, and trusted proxies do not count. Default 1000.
+    pub connections_per_client_max: usize,
+    /// Requests of one address per second, in the long run, beyond which they are answered 429; 0 for any number.
+    /// Default 0.
+    pub requests_per_second_max: u32,
+    /// How many of these may come at once. Default 200.
+    pub requests_burst_max: u32,
+    /// Networks of proxies in front of this port, whose word on who asks is taken. Default none.
+    pub trusted_proxies: Vec<Network>,
+    /// Whether these proxies begin each connection with the PROXY protocol. Default `off`.
+    pub proxy_protocol: ProxyProtocol,
+    /// TLS on this port. Default none.
+    pub tls: ServerTls,
+}
+
+/// `http.proxy_protocol`: whether connections begin with a header that says whose they are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProxyProtocol {
+    /// None does.
+    #[default]
+    Off,
+    /// Each does, of version 1 or 2, and comes from a trusted proxy.
+    Required,
 }
 
 impl Default for Http {
@@ -51,6 +77,12 @@ impl Default for Http {
             write_timeout: Duration::from_mins(5),
             cors_origins: Vec::new(),
             admin_from: Network::loopback(),
+            connections_per_client_max: 1_000,
+            requests_per_second_max: 0,
+            requests_burst_max: 200,
+            trusted_proxies: Vec::new(),
+            proxy_protocol: ProxyProtocol::default(),
+            tls: ServerTls::default(),
         }
     }
 }

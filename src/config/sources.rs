@@ -1,6 +1,6 @@
 //! The rules for where an upstream is, who we are there, and the way there.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use secrecy::{ExposeSecret, SecretString};
@@ -187,28 +187,30 @@ impl Check<'_> {
             (None, Some(_)) => self.refuse(path("key"), Fault::KeyAlone),
             _ => {}
         }
-        let mut pem = |key: &'static str, file: Option<std::path::PathBuf>| {
-            let file = file?;
-            let text = self.secret_in(path(key), &file)?;
-            let bytes = text.expose_secret().as_bytes();
-            let holds_it = if key == "key" {
-                PrivateKeyDer::from_pem_slice(bytes).is_ok()
-            } else {
-                let mut certificates = CertificateDer::pem_slice_iter(bytes).peekable();
-                certificates.peek().is_some() && certificates.all(|certificate| certificate.is_ok())
-            };
-            if holds_it {
-                return Some(Pem { file, text });
-            }
-            let what = if key == "key" { "a private key" } else { "certificates" };
-            self.refuse(path(key), Fault::NotPem { path: file, what });
-            None
-        };
+        let mut pem = |key: &str, file: Option<PathBuf>| self.pem(path(key), file?, key == "key");
         let (ca, certificate, key) = (pem("ca", raw.ca), pem("certificate", raw.certificate), pem("key", raw.key));
         if raw.insecure {
             self.warn(path("insecure"), Fault::InsecureTls { name: name.to_owned() });
         }
         Tls { ca, certificate, key, insecure: raw.insecure }
+    }
+
+    /// A PEM file with a private key, or else with certificates.
+    pub(super) fn pem(&mut self, path: KeyPath, file: PathBuf, is_key: bool) -> Option<Pem> {
+        let text = self.secret_in(path.clone(), &file)?;
+        let bytes = text.expose_secret().as_bytes();
+        let (holds_it, what) = if is_key {
+            (PrivateKeyDer::from_pem_slice(bytes).is_ok(), "a private key")
+        } else {
+            let mut certificates = CertificateDer::pem_slice_iter(bytes).peekable();
+            let holds_some = certificates.peek().is_some();
+            (holds_some && certificates.all(|certificate| certificate.is_ok()), "certificates")
+        };
+        if holds_it {
+            return Some(Pem { file, text });
+        }
+        self.refuse(path, Fault::NotPem { path: file, what });
+        None
     }
 
     pub(super) fn route(&mut self, name: &str, written: Option<SecretString>) -> Route {

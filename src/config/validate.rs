@@ -5,7 +5,7 @@ use std::{collections::HashMap, io, path::Path, time::Duration};
 use url::Url;
 
 use super::{
-    Config, Identity, Limit, Patience, Source, TagRule, Upstream,
+    Config, Identity, Limit, Patience, ProxyProtocol, Source, TagRule, Upstream,
     diagnose::{Fault, Problem},
     raw::{Raw, RawTagRule, RawUpstream},
     tree::{KeyPath, Node, Step},
@@ -83,6 +83,7 @@ impl<'a> Check<'a> {
             (["http", "header_timeout"], http.header_timeout.is_zero()),
             (["http", "read_timeout"], http.read_timeout.is_zero()),
             (["http", "write_timeout"], http.write_timeout.is_zero()),
+            (["http", "requests_burst_max"], http.requests_burst_max == 0),
             (["storage", "scrub_every"], storage.scrub_every.is_zero()),
             (["storage", "max_size"], storage.max_size == Limit::Bytes(0)),
             (["cache", "max_size"], cache.max_size == Limit::Bytes(0)),
@@ -98,6 +99,10 @@ impl<'a> Check<'a> {
                 self.refuse(KeyPath::of(&keys), Fault::Zero);
             }
         }
+        if http.proxy_protocol == ProxyProtocol::Required && http.trusted_proxies.is_empty() {
+            self.refuse(KeyPath::of(&["http", "proxy_protocol"]), Fault::NoTrustedProxy);
+        }
+        self.server_tls(&http.tls);
         if storage.path.as_os_str().is_empty() {
             self.refuse(KeyPath::of(&["storage", "path"]), Fault::EmptyPath);
         }

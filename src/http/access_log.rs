@@ -1,5 +1,6 @@
 //! One line per request to `/v2/`, `/api/` and `/token`, written when the last byte of its answer has left or its client has.
 
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -12,6 +13,7 @@ use http::{Method, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use tracing::info;
 
+use super::forwarded::Client;
 use super::request::RequestId;
 use super::{AppState, admin, route};
 use crate::registry::{Outcome, Staleness};
@@ -55,6 +57,7 @@ pub struct Line {
     pub identity: Option<String>,
     method: Method,
     path: String,
+    client: Option<IpAddr>,
     started: Instant,
     app: AppState,
     status: Option<StatusCode>,
@@ -74,6 +77,7 @@ impl Line {
             identity: None,
             method: request.method().clone(),
             path: request.uri().path().to_owned(),
+            client: request.extensions().get::<Client>().and_then(|client| client.address),
             started: Instant::now(),
             app: app.clone(),
             status: None,
@@ -104,8 +108,21 @@ impl Line {
 
 impl Drop for Line {
     fn drop(&mut self) {
-        let Self { id, operation, identity, method, path, started, app, status, outcome, stale, sent_bytes, .. } =
-            &*self;
+        let Self {
+            id,
+            operation,
+            identity,
+            method,
+            path,
+            client,
+            started,
+            app,
+            status,
+            outcome,
+            stale,
+            sent_bytes,
+            ..
+        } = &*self;
         let took = started.elapsed();
         let action = operation.as_ref().and_then(Operation::of_registry);
         let operation = operation.as_ref().map_or("none", Operation::as_str);
@@ -116,6 +133,7 @@ impl Drop for Line {
             target: "entrepot::access",
             %method,
             path,
+            client = client.map(tracing::field::display),
             repository = action.and_then(route::Action::name).map(tracing::field::display),
             reference = action.and_then(route::Action::reference),
             status,

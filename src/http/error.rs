@@ -114,6 +114,13 @@ impl ApiError {
         Self::new(status, code, message)
     }
 
+    /// The client has sent more requests than its address may.
+    pub fn too_many_requests(wait: Duration) -> Self {
+        let message = "this address sends more requests than it may: wait as Retry-After says, or ask the operator to \
+                       raise http.requests_per_second_max";
+        Self::new(StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests, message).retry_after(Some(wait))
+    }
+
     /// Clients answer this challenge with what they were given at `docker login` and its kin.
     pub fn unauthorized(message: impl Into<String>) -> Self {
         Self::new_unauthorized(message).challenge_basic()

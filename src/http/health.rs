@@ -1,6 +1,6 @@
 //! What orchestrators and Prometheus ask.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use super::AppState;
 use super::body::Body;
+use super::tls;
 use crate::registry::Depot;
 use crate::report::Chain;
 use crate::telemetry;
@@ -80,8 +81,16 @@ pub async fn ready(State(app): State<AppState>) -> Response {
         "cached_bytes": sums.of_cache(),
         "store_bytes": sums.of_store(),
         "fills_in_flight": app.registry.fills().len(),
+        "tls": app.tls.as_ref().map(|tls| certificate(&tls.status())),
     });
     text(status, "application/json", format!("{body}\n"))
+}
+
+/// An old certificate still serves until it ends, so trouble with a new one does not make the server unready.
+fn certificate(status: &tls::Status) -> serde_json::Value {
+    let ends_s = u64::try_from(status.validity.not_after_s).unwrap_or(0);
+    let ends = humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(ends_s));
+    json!({ "certificate_ends": ends.to_string(), "problem": status.problem })
 }
 
 /// `/metrics`: in the text format of Prometheus.

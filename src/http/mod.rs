@@ -6,8 +6,11 @@ mod blobs;
 pub mod body;
 pub mod connection;
 mod error;
+pub mod forwarded;
 mod gate;
 mod health;
+#[doc(hidden)]
+pub mod introduction;
 mod lists;
 mod manifests;
 mod opening;
@@ -15,10 +18,12 @@ mod patience;
 /// For the fuzz targets, which read what a stranger may ask.
 #[doc(hidden)]
 pub mod query;
+mod rate;
 mod request;
 pub mod route;
 pub mod sendfile;
 pub mod server;
+pub mod tls;
 mod token;
 mod uploads;
 mod v2;
@@ -30,6 +35,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::middleware::from_fn_with_state;
 use axum::routing::{any, get};
 
 use crate::auth::Authority;
@@ -37,6 +43,7 @@ use crate::metrics::Metrics;
 use crate::registry::Registry;
 
 pub use error::ApiError;
+pub use tls::Tls;
 
 /// What every handler works with.
 #[derive(Clone, Debug)]
@@ -57,6 +64,10 @@ pub struct App {
     pub admin: admin::Door,
     /// Who may do what.
     pub authority: Arc<Authority>,
+    /// TLS of the port, if it has it.
+    pub tls: Option<Arc<Tls>>,
+    /// How many requests a client may send, if that is limited.
+    rate: Option<rate::Rate>,
     /// Whether it can serve.
     readiness: health::Readiness,
     /// Counts requests, so that a failure can be found in the log.
@@ -72,14 +83,33 @@ pub struct AppOptions {
     pub read_timeout: Duration,
     /// Who may look inside and steer.
     pub admin: admin::Door,
+    /// TLS of the port, if it has it.
+    pub tls: Option<Arc<Tls>>,
+    /// Requests of one client per second; 0 for any number.
+    pub requests_per_second_max: u32,
+    /// How many of these may come at once.
+    pub requests_burst_max: u32,
 }
 
 impl AppState {
     /// The state of one server.
     pub fn new(registry: Arc<Registry>, authority: Arc<Authority>, metrics: Metrics, options: AppOptions) -> Self {
-        let AppOptions { cors_origins, read_timeout, admin } = options;
+        let AppOptions { cors_origins, read_timeout, admin, tls, requests_per_second_max, requests_burst_max } =
+            options;
+        let rate = rate::Rate::new(requests_per_second_max, requests_burst_max);
         let (readiness, request_ids) = (health::Readiness::default(), request::RequestIds::new());
-        Self(Arc::new(App { registry, metrics, cors_origins, read_timeout, admin, authority, readiness, request_ids }))
+        Self(Arc::new(App {
+            registry,
+            metrics,
+            cors_origins,
+            read_timeout,
+            admin,
+            authority,
+            tls,
+            rate,
+            readiness,
+            request_ids,
+        }))
     }
 }
 
@@ -91,17 +121,23 @@ impl std::ops::Deref for AppState {
     }
 }
 
-/// Every path this server answers. Below `/v2/` names hold slashes, so [`route`] reads those paths itself.
+/// Every path this server answers. Below `/v2/` names hold slashes, so [`route`] reads those paths itself. Those who look
+/// whether it is alive are answered however many requests their address has sent.
 pub fn router(state: AppState) -> Router {
-    Router::new()
+    let limited = Router::new()
         .route("/v2", any(v2::serve))
         .route("/v2/", any(v2::serve))
         .route("/v2/{*rest}", any(v2::serve))
         .route("/api/{*rest}", any(admin::serve))
         .route("/token", any(token::serve))
+        .fallback(v2::no_such_page);
+    let limited = match &state.rate {
+        Some(_) => limited.layer(from_fn_with_state(state.clone(), rate::limited)),
+        None => limited,
+    };
+    limited
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics))
-        .fallback(v2::no_such_page)
         .with_state(state)
 }

@@ -1,10 +1,13 @@
 //! The first bytes of a connection tell which protocol the client speaks.
 
 use std::io;
+use std::net::SocketAddr;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+
+use super::introduction::{self, Parsed};
 
 /// What every HTTP/2 client with prior knowledge sends first (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -19,12 +22,20 @@ const OPENING_BYTES: usize = 4096;
 const DRAIN_BYTES_MAX: usize = 64 * 1024;
 
 /// A head that Go's clients know as "server gave HTTP response to HTTPS client", on which they fall back to plain HTTP.
-const TLS_ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
+pub const ANSWER_TO_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
     Content-Type: text/plain; charset=utf-8\r\n\
     Connection: close\r\n\
     Content-Length: 68\r\n\
     \r\n\
     This port speaks plain HTTP, but the client began a TLS handshake.\r\n";
+
+/// For those who speak plain HTTP on a port with TLS.
+pub const ANSWER_TO_PLAIN: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
+    Content-Type: text/plain; charset=utf-8\r\n\
+    Connection: close\r\n\
+    Content-Length: 74\r\n\
+    \r\n\
+    This port speaks TLS: ask it with https://, as this was sent unencrypted.\n";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
@@ -45,32 +56,56 @@ fn recognise(opening: &[u8]) -> Option<Protocol> {
     }
 }
 
-/// Reads until the protocol is known, and returns it with what was read; `None` when the client left without a word.
+/// Reads what a trusted proxy says first: whose the connection is, and what was read beyond that. `None` when it does not say
+/// so properly.
 ///
 /// The caller bounds the time.
-pub async fn read(stream: &mut TcpStream) -> io::Result<Option<(Protocol, Bytes)>> {
-    let mut opening = BytesMut::with_capacity(OPENING_BYTES);
+pub async fn introduced(stream: &mut TcpStream) -> io::Result<Option<(Option<SocketAddr>, BytesMut)>> {
+    let mut opening = BytesMut::new();
+    loop {
+        match introduction::parse(&opening) {
+            Parsed::Complete { client, len } => {
+                opening.advance(len);
+                return Ok(Some((client, opening)));
+            }
+            Parsed::Invalid => return Ok(None),
+            Parsed::Incomplete if read_some(stream, &mut opening).await? == 0 => return Ok(None),
+            Parsed::Incomplete => {}
+        }
+    }
+}
+
+async fn read_some(stream: &mut TcpStream, opening: &mut BytesMut) -> io::Result<usize> {
+    opening.reserve(OPENING_BYTES);
+    stream.read_buf(opening).await
+}
+
+/// Reads until the protocol is known, and returns it with what was read, `opening` included; `None` when the client left
+/// without a word.
+///
+/// The caller bounds the time.
+pub async fn read(stream: &mut TcpStream, mut opening: BytesMut) -> io::Result<Option<(Protocol, Bytes)>> {
     loop {
         if let Some(protocol) = recognise(&opening) {
             return Ok(Some((protocol, opening.freeze())));
         }
-        if stream.read_buf(&mut opening).await? == 0 {
+        if read_some(stream, &mut opening).await? == 0 {
             return Ok((!opening.is_empty()).then(|| (Protocol::Http1, opening.freeze())));
         }
     }
 }
 
-/// Tells a TLS client on the plain port what is wrong and closes.
+/// Tells a client of the wrong protocol what is wrong and closes.
 ///
 /// What the client has sent is read first: closing a socket with unread bytes resets it, and the answer may be lost.
-pub async fn refuse_tls(mut stream: TcpStream) -> io::Result<()> {
+pub async fn refuse(mut stream: TcpStream, answer: &[u8]) -> io::Result<()> {
     let mut scratch = [0; OPENING_BYTES];
     for _ in 0..DRAIN_BYTES_MAX / OPENING_BYTES {
         if !matches!(stream.try_read(&mut scratch), Ok(1..)) {
             break;
         }
     }
-    stream.write_all(TLS_ANSWER).await?;
+    stream.write_all(answer).await?;
     stream.shutdown().await
 }
 
@@ -104,9 +139,11 @@ mod tests {
     }
 
     #[test]
-    fn answer_to_tls_states_its_own_length() {
-        let text = std::str::from_utf8(TLS_ANSWER).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        assert!(head.ends_with(&format!("Content-Length: {}", body.len())));
+    fn answers_state_their_own_length() {
+        for answer in [ANSWER_TO_TLS, ANSWER_TO_PLAIN] {
+            let text = std::str::from_utf8(answer).unwrap();
+            let (head, body) = text.split_once("\r\n\r\n").unwrap();
+            assert!(head.ends_with(&format!("Content-Length: {}", body.len())), "{}", body.len());
+        }
     }
 }

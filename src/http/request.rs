@@ -1,7 +1,7 @@
 //! A request as its handlers see it.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::body::Body as RequestBody;
@@ -15,13 +15,12 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use super::body::Transport;
 use super::error::ApiError;
+use super::forwarded::Client;
 use super::query::Query;
+use super::tls::PeerCertificate;
 use crate::auth::{Origin, Presented};
 use crate::oci::{ContentRange, ErrorCode, RangeRequest, RepositoryName};
 use crate::registry::{Caller, Credentials, Keeps, Sight, Target};
-
-/// Headers by which a request says that somebody else sent it on: its peer is then not its caller.
-pub const FORWARDED: [&str; 3] = ["forwarded", "x-forwarded-for", "x-real-ip"];
 
 /// The longest Authorization header that is looked at; tokens are a fifth of that.
 const AUTHORIZATION_BYTES_MAX: usize = 16 * 1024;
@@ -70,8 +69,10 @@ pub struct Asked {
     pub query: Query,
     /// The host in the request's own line: HTTP/2 has it there, and it wins over a Host header (RFC 9112, 3.2.2).
     pub authority: Option<String>,
-    /// Where the connection comes from.
-    pub peer: Option<SocketAddr>,
+    /// Who asks, as far as the connection and trusted proxies tell.
+    pub client: Client,
+    /// Whom the client proved to be in its TLS handshake.
+    pub certificate: Option<Arc<PeerCertificate>>,
     /// How a file gets to this client.
     pub transport: Transport,
     /// It said `no-cache` and may: see [`Asked::says_no_cache`].
@@ -85,25 +86,16 @@ pub struct Asked {
 impl Asked {
     /// Takes a request apart.
     pub fn new(request: axum::extract::Request) -> (Self, RequestBody) {
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
         let transport = Transport::of(parts.version, &parts.extensions);
         let query = Query::parse(parts.uri.query().unwrap_or_default());
         let authority = parts.uri.authority().map(ToString::to_string);
-        let peer = parts.extensions.get::<SocketAddr>().copied();
-        (
-            Self {
-                method: parts.method,
-                headers: parts.headers,
-                query,
-                authority,
-                peer,
-                transport,
-                insists: false,
-                sight: Sight::default(),
-                keeps: Keeps::default(),
-            },
-            body,
-        )
+        let client = parts.extensions.remove().unwrap_or_default();
+        let certificate = parts.extensions.remove();
+        let (method, headers) = (parts.method, parts.headers);
+        let (sight, keeps) = (Sight::default(), Keeps::default());
+        let insists = false;
+        (Self { method, headers, query, authority, client, certificate, transport, insists, sight, keeps }, body)
     }
 
     /// Is only the head of the answer wanted?
@@ -137,16 +129,11 @@ impl Asked {
         value.to_str().ok().and_then(presented_in).unwrap_or(Presented::Unreadable)
     }
 
-    /// The header by which the request says that somebody sent it on.
-    pub fn forwarded(&self) -> Option<&'static str> {
-        FORWARDED.into_iter().find(|header| self.headers.contains_key(*header))
-    }
-
-    /// Where it comes from.
+    /// Where it comes from. What somebody sent on of whom nobody trusted speaks comes from nowhere in particular.
     pub fn origin(&self) -> Origin {
-        let address = self.peer.map(|peer| peer.ip().to_canonical());
-        let is_local = address.is_some_and(|address| address.is_loopback()) && self.forwarded().is_none();
-        Origin { address, is_local }
+        let Client { address, unvouched, is_proxy, .. } = &self.client;
+        let is_local = address.is_some_and(|address| address.is_loopback()) && unvouched.is_none() && !is_proxy;
+        Origin { address: *address, is_local }
     }
 
     /// The host that the client thinks it talks to, in lower case, with its port if one was said.
@@ -157,10 +144,9 @@ impl Asked {
     /// How the client reaches us, as a URL without a path, if it says so in a way that can be said back.
     pub fn origin_url(&self) -> Option<String> {
         let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte);
-        let host = self.host().filter(|host| !host.is_empty() && host.bytes().all(is_part))?;
-        // A proxy that ends TLS says so; to nobody but who asks it makes a difference.
-        let is_forwarded = self.headers.get("x-forwarded-proto").is_some_and(|scheme| scheme == "https");
-        Some(format!("{}://{host}", if is_forwarded { "https" } else { "http" }))
+        let host = self.client.forwarded_host.clone().or_else(|| self.host());
+        let host = host.filter(|host| !host.is_empty() && host.bytes().all(is_part))?;
+        Some(format!("{}://{host}", if self.client.is_tls { "https" } else { "http" }))
     }
 
     /// Does the client want nothing from a cache that was not confirmed for it (RFC 9111, 5.2.1.4 and 5.4)?

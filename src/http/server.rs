@@ -1,9 +1,10 @@
-//! The accept loop of the plain port, and the life of each connection it accepts.
+//! The accept loop of the port; the life of each connection it accepts is in [`life`].
 //!
 //! ```text
-//! accept (one permit each) ─ first bytes ─┬─ HTTP/1 ──┐
-//!                                         ├─ HTTP/2 ──┴─ router, with peer and mappings in the request's extensions
-//!                                         └─ TLS hello ─ told and closed
+//! accept (one permit each) ─ PROXY header? ─ a seat of its client ─ first bytes ─┬─ HTTP/1 ─────┐
+//!                                                                                ├─ HTTP/2 ─────┼─ router
+//!                                                                                └─ TLS, h2 or ─┘
+//! with TLS configured, what is not TLS is told so and closed; without, TLS is
 //! shutdown: stop accepting ─ running requests end within the grace ─ the rest is reset
 //! ```
 //!
@@ -11,38 +12,32 @@
 //! rest of a preface, and leaves most of a TLS hello unread, so that closing would reset the client before it reads
 //! the answer.
 
-use std::convert::Infallible;
+pub mod crowd;
+mod life;
+mod stalls;
+
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::routing::future::RouteFuture;
-use hyper::body::Incoming;
-use hyper::server::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulConnection;
+use ipnet::IpNet;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tower::Service as _;
-use tracing::{debug, warn};
+use tracing::warn;
 
-use super::connection::{AbortHandle, Connection};
-use super::opening::{self, Protocol};
-use super::sendfile::Mappings;
-
-/// What is read of a request's body at a time (HTTP/1). hyper would let it grow to three times as much for each upload.
-const READ_BUFFER_BYTES_MAX: usize = 128 * 1024;
+use super::tls::Tls;
+use crate::metrics::Metrics;
+use life::Server;
 
 /// Connections that wait to be accepted; the kernel may allow fewer (`net.core.somaxconn`).
 const BACKLOG_MAX: u32 = 4096;
 
-/// Limits of the plain port.
+/// How the port serves, and its limits.
 #[derive(Clone, Debug)]
 pub struct ServerOptions {
     /// Connections open at a time; more wait in the listener's backlog.
@@ -65,6 +60,16 @@ pub struct ServerOptions {
     pub connection_window_bytes: u32,
     /// Silence after which an HTTP/2 client is pinged, and again how long it may take to answer.
     pub ping_interval: Duration,
+    /// Connections of one client at a time; 0 for any number.
+    pub connections_per_client_max: usize,
+    /// Proxies whose word on who asks is taken.
+    pub trusted_proxies: Arc<[IpNet]>,
+    /// Each connection comes from one of these and begins with the PROXY protocol.
+    pub is_introduced: bool,
+    /// What TLS is made with; without it the port is plain.
+    pub tls: Option<Arc<Tls>>,
+    /// Where refusals are counted.
+    pub metrics: Metrics,
 }
 
 impl Default for ServerOptions {
@@ -80,6 +85,11 @@ impl Default for ServerOptions {
             stream_window_bytes: 1024 * 1024,
             connection_window_bytes: 8 * 1024 * 1024,
             ping_interval: Duration::from_secs(20),
+            connections_per_client_max: 1000,
+            trusted_proxies: Arc::default(),
+            is_introduced: false,
+            tls: None,
+            metrics: Metrics::new(),
         }
     }
 }
@@ -173,126 +183,6 @@ fn pause_after(error: &io::Error) -> Option<Duration> {
     const SHORT_OF_RESOURCES: Duration = Duration::from_millis(100);
     let of_one = Errno::from_io_error(error).is_some_and(|errno| OF_ONE_CONNECTION.contains(&errno));
     (!of_one).then_some(SHORT_OF_RESOURCES)
-}
-
-struct Server {
-    router: Router,
-    options: ServerOptions,
-    http1: http1::Builder,
-    http2: http2::Builder<TokioExecutor>,
-    /// No further request after this.
-    shutdown: CancellationToken,
-    /// No further byte after this.
-    cut: CancellationToken,
-}
-
-impl Server {
-    fn new(router: Router, options: ServerOptions, shutdown: CancellationToken) -> Self {
-        let mut http1 = http1::Builder::new();
-        // The header timeout does nothing without a timer. `pipeline_flush` must stay off: it copies bodies into
-        // memory.
-        http1
-            .timer(TokioTimer::new())
-            .header_read_timeout(options.header_timeout)
-            .max_headers(options.headers_max)
-            .max_header_size(options.header_bytes_max as usize)
-            .max_buf_size(READ_BUFFER_BYTES_MAX);
-        let mut http2 = http2::Builder::new(TokioExecutor::new());
-        http2
-            .timer(TokioTimer::new())
-            .keep_alive_interval(options.ping_interval)
-            .keep_alive_timeout(options.ping_interval)
-            .max_concurrent_streams(options.streams_max)
-            .max_header_list_size(options.header_bytes_max)
-            .initial_stream_window_size(options.stream_window_bytes)
-            .initial_connection_window_size(options.connection_window_bytes);
-        // With its state given, the router prepares its routes once instead of once a request.
-        let router = router.with_state(());
-        Self { router, options, http1, http2, shutdown, cut: CancellationToken::new() }
-    }
-
-    /// A connection's whole life.
-    async fn welcome(&self, mut stream: TcpStream, peer: SocketAddr) {
-        let opened = tokio::select! {
-            opened = timeout(self.options.header_timeout, opening::read(&mut stream)) => opened,
-            () = self.shutdown.cancelled() => return,
-        };
-        match opened {
-            Ok(Ok(Some((Protocol::Tls, _)))) => {
-                debug!(%peer, "TLS hello on the plain port");
-                // The client may be gone; there is nothing more to tell it.
-                let _ = timeout(self.options.write_timeout, opening::refuse_tls(stream)).await;
-            }
-            Ok(Ok(Some((protocol, opening)))) => self.converse(stream, peer, protocol, opening).await,
-            Ok(Ok(None)) => {}
-            Ok(Err(error)) => debug!(%peer, %error, "connection ended before its first request"),
-            Err(_) => debug!(%peer, "connection sent no request in time"),
-        }
-    }
-
-    async fn converse(&self, stream: TcpStream, peer: SocketAddr, protocol: Protocol, opening: bytes::Bytes) {
-        if let Err(error) = stream.set_nodelay(true) {
-            debug!(%peer, %error, "connection is served with delayed small segments");
-        }
-        let connection = Connection::new(stream, opening, self.options.write_timeout);
-        let abort = connection.abort_handle();
-        let requests = Requests { router: self.router.clone(), peer, mappings: Arc::clone(connection.mappings()) };
-        let io = TokioIo::new(connection);
-        let ended = if protocol == Protocol::Http2 {
-            self.drive(self.http2.serve_connection(io, requests), &abort).await
-        } else {
-            self.drive(self.http1.serve_connection(io, requests), &abort).await
-        };
-        if let Err(error) = ended {
-            debug!(%peer, error = &error as &dyn std::error::Error, "connection ended early");
-        }
-    }
-
-    /// Runs `connection` to its end, which shutdown brings nearer.
-    async fn drive<C>(&self, connection: C, abort: &AbortHandle) -> hyper::Result<()>
-    where
-        C: GracefulConnection<Error = hyper::Error>,
-    {
-        let mut connection = pin!(connection);
-        let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = self.shutdown.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                tokio::select! {
-                    ended = connection.as_mut() => ended,
-                    () = self.cut.cancelled() => {
-                        abort.abort();
-                        Ok(())
-                    }
-                }
-            }
-        };
-        // A body that failed must not look like one that ended.
-        if ended.as_ref().is_err_and(hyper::Error::is_user) {
-            abort.abort();
-        }
-        ended
-    }
-}
-
-/// The router as hyper sees it: each request learns whom it came from and how its answer may leave.
-#[derive(Clone)]
-struct Requests {
-    router: Router,
-    peer: SocketAddr,
-    mappings: Arc<Mappings>,
-}
-
-impl hyper::service::Service<http::Request<Incoming>> for Requests {
-    type Response = axum::response::Response;
-    type Error = Infallible;
-    type Future = RouteFuture<Infallible>;
-
-    fn call(&self, mut request: http::Request<Incoming>) -> Self::Future {
-        request.extensions_mut().insert(self.peer);
-        request.extensions_mut().insert(Arc::clone(&self.mappings));
-        self.router.clone().call(request)
-    }
 }
 
 #[cfg(test)]

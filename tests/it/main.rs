@@ -40,6 +40,7 @@ mod sources; // several places for one upstream, and what each may be told
 mod support;
 mod tags; // lists
 mod tidy; // the rules of the house against its source tree
+mod tls; // both versions of HTTP, certificates that change, clients that show some
 mod uploads; // sessions: chunks, ends, resuming, limits
 mod upstream_client; // the client of an upstream against every fault a registry was seen to have
 mod why; // what is told of a reference, held against the pull

@@ -1,9 +1,11 @@
 //! `entrepot setup`: what it prints for each client, what it writes, and that the documentation says the same.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::process::{Ended, run};
+use crate::support::process::{Ended, Process, run};
 
 const CLIENTS: [&str; 7] = ["docker", "containerd", "podman", "buildkit", "k3s", "cri-o", "skopeo"];
 
@@ -179,4 +181,59 @@ async fn shells_can_complete_the_command_line() {
         assert_eq!(completions.code, Some(0));
         assert!(completions.stdout.contains("check-config"), "{}", completions.stdout);
     }
+}
+
+#[tokio::test]
+async fn a_lab_gets_an_authority_and_a_certificate_that_the_server_and_its_commands_use() {
+    let folder = TempDir::new().unwrap();
+    let make = ["setup", "tls", "--self-signed", "--host", "registry.lan"];
+    let made = run(folder.path(), &make, &[]).await;
+    assert_eq!(made.code, Some(0), "{}", made.stderr);
+    assert!(made.stdout.contains("certificate: tls/server.crt") && made.stdout.contains("update-ca-certificates"));
+    for (file, mode) in [("ca.crt", 0o644), ("ca.key", 0o600), ("server.crt", 0o644), ("server.key", 0o600)] {
+        let metadata = std::fs::metadata(folder.path().join("tls").join(file)).unwrap();
+        assert_eq!(metadata.permissions().mode() & 0o777, mode, "{file}");
+    }
+    let again = run(folder.path(), &make, &[]).await;
+    assert_eq!(again.code, Some(1));
+    assert!(again.stderr.contains("tls/server.crt exists already"), "{}", again.stderr);
+
+    let config =
+        "http: {tls: {certificate: tls/server.crt, key: tls/server.key}}\nupstreams: {docker.io: {default: true}}\n";
+    std::fs::write(folder.path().join("config.yaml"), config).unwrap();
+    let process = Process::serve(folder.path(), &[]).await;
+    let authority = std::fs::read_to_string(folder.path().join("tls/ca.crt")).unwrap();
+    let root = reqwest::Certificate::from_pem(authority.as_bytes()).unwrap();
+    let client = reqwest::Client::builder().tls_certs_only([root]).no_proxy().resolve("registry.lan", process.address);
+    let client = client.build().unwrap();
+    for host in ["registry.lan", "127.0.0.1"] {
+        let url = format!("https://{host}:{}/v2/", process.address.port());
+        assert_eq!(client.get(&url).send().await.unwrap().status(), 200, "{url}");
+    }
+    // The commands know the server by the certificate of their own configuration.
+    let listen = process.address.to_string();
+    let why = run(folder.path(), &["why", "alpine", "--listen", &listen], &[]).await;
+    assert!(why.stdout.contains(&format!("the server at https://{listen}")), "{}{}", why.stdout, why.stderr);
+    process.terminate();
+    assert_eq!(process.ended().await.0, Some(0));
+
+    for client in CLIENTS {
+        let printed = run(folder.path(), &["setup", client], &[]).await.stdout;
+        assert!(
+            printed.contains("https://127.0.0.1:5000") || printed.contains("127.0.0.1:5000/"),
+            "{client}: {printed}"
+        );
+        assert!(printed.contains(authority.trim()), "{client} is not given the authority: {printed}");
+        assert!(!printed.contains("insecure"), "{client}: {printed}");
+    }
+
+    // The next certificate is of the same authority.
+    for file in ["server.crt", "server.key"] {
+        std::fs::remove_file(folder.path().join("tls").join(file)).unwrap();
+    }
+    assert_eq!(run(folder.path(), &make, &[]).await.code, Some(0));
+    assert_eq!(std::fs::read_to_string(folder.path().join("tls/ca.crt")).unwrap(), authority);
+    let process = Process::serve(folder.path(), &[]).await;
+    let url = format!("https://127.0.0.1:{}/v2/", process.address.port());
+    assert_eq!(client.get(&url).send().await.unwrap().status(), 200);
 }

@@ -16,6 +16,10 @@ pub fn guide(instance: &Instance) -> Guide {
     if instance.is_plain {
         let _ = write!(content, "[registry.\"{}\"]\n  http = true\n\n", instance.authority);
     }
+    let authority = instance.authority_file("/etc/buildkit/entrepot-ca.crt");
+    if let Some(file) = &authority {
+        let _ = write!(content, "[registry.\"{}\"]\n  ca = [\"{}\"]\n\n", instance.authority, file.path);
+    }
     content.truncate(content.trim_end().len());
     content.push('\n');
     let mut notes =
@@ -27,15 +31,14 @@ pub fn guide(instance: &Instance) -> Guide {
             instance.url
         ));
     }
-    if !instance.is_plain {
-        notes.push(format!(
-            "If its certificate comes from an authority of your own, add below [registry.\"{}\"]: \
-             ca = [\"/path/to/ca.crt\"]",
-            instance.authority
-        ));
-    }
+    notes.extend(instance.authority_note(format!(
+        "If its certificate comes from an authority of your own, add below [registry.\"{}\"]: ca = [\"/path/to/ca.crt\"]",
+        instance.authority
+    )));
+    let mut files = vec![SetupFile { path: FILE.to_owned(), content }];
+    files.extend(authority);
     Guide {
-        files: vec![SetupFile { path: FILE.to_owned(), content }],
+        files,
         apply: vec![
             "systemctl restart buildkit    # a buildkitd of the machine".to_owned(),
             format!("docker buildx create --use --name entrepot --config {FILE}    # or a builder of buildx"),

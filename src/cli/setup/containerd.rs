@@ -10,13 +10,15 @@ const FOLDER: &str = "/etc/containerd/certs.d";
 
 /// What has to be done.
 pub fn guide(instance: &Instance) -> Guide {
+    let authority = instance.authority_file(format!("{FOLDER}/{}/ca.crt", instance.authority));
+    let ca = authority.as_ref().map(|file| format!("  ca = \"{}\"\n", file.path)).unwrap_or_default();
     let mut files: Vec<SetupFile> = instance
         .upstreams
         .iter()
         .map(|upstream| SetupFile {
             path: format!("{FOLDER}/{}/hosts.toml", upstream.name),
             content: format!(
-                "server = \"{}\"\n\n[host.\"{}\"]\n  capabilities = [\"pull\", \"resolve\"]\n",
+                "server = \"{}\"\n\n[host.\"{}\"]\n  capabilities = [\"pull\", \"resolve\"]\n{ca}",
                 upstream.url, instance.url
             ),
         })
@@ -27,6 +29,13 @@ pub fn guide(instance: &Instance) -> Guide {
             path: format!("{FOLDER}/{}/hosts.toml", instance.authority),
             content: format!("server = \"{}\"\n", instance.url),
         });
+    }
+    if let Some(file) = authority {
+        files.push(SetupFile {
+            path: format!("{FOLDER}/{}/hosts.toml", instance.authority),
+            content: format!("server = \"{url}\"\n\n[host.\"{url}\"]\n{ca}", url = instance.url),
+        });
+        files.push(file);
     }
     let try_it = instance.known_images().map(|image| format!("ctr images pull --hosts-dir {FOLDER} {image}"));
     let try_it = try_it.collect();
@@ -42,11 +51,8 @@ pub fn guide(instance: &Instance) -> Guide {
             .to_owned(),
         "containerd goes on to `server` only when the mirror answers 404; any other refusal ends the pull.".to_owned(),
     ];
-    if !instance.is_plain {
-        notes.push(
-            "If the certificate comes from an authority of your own, add `ca = \"/path/to/ca.crt\"` below [host.…]."
-                .to_owned(),
-        );
-    }
+    notes.extend(instance.authority_note(
+        "If the certificate comes from an authority of your own, add `ca = \"/path/to/ca.crt\"` below [host.…].",
+    ));
     Guide { files, apply: Vec::new(), try_it, notes }
 }

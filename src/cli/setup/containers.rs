@@ -41,15 +41,14 @@ pub fn guide(client: Client, instance: &Instance) -> Guide {
     if client == Client::CriO {
         notes.push("CRI-O reads the same files as podman and skopeo.".to_owned());
     }
-    if !instance.is_plain {
-        notes.push(format!(
-            "If its certificate comes from an authority of your own, put that authority's at \
-             /etc/containers/certs.d/{}/ca.crt.",
-            instance.authority
-        ));
-    }
+    let authority = format!("/etc/containers/certs.d/{}/ca.crt", instance.authority);
+    notes.extend(instance.authority_note(format!(
+        "If its certificate comes from an authority of your own, put that authority's at {authority}."
+    )));
+    let mut files = vec![SetupFile { path: DROP_IN.to_owned(), content }];
+    files.extend(instance.authority_file(authority));
     Guide {
-        files: vec![SetupFile { path: DROP_IN.to_owned(), content }],
+        files,
         apply: if client == Client::CriO { vec!["systemctl reload crio".to_owned()] } else { Vec::new() },
         try_it,
         notes,

@@ -40,13 +40,12 @@ pub fn guide(instance: &Instance) -> Guide {
     }
     let named = instance.upstreams.iter().filter(|upstream| !hub_is_default || !upstream.is_default);
     guide.try_it.extend(named.map(|upstream| format!("docker pull {}", instance.by_prefix(upstream))));
-    if !instance.is_plain {
-        guide.notes.push(format!(
-            "If its certificate comes from an authority of your own, put that authority's at \
-             /etc/docker/certs.d/{}/ca.crt; no restart is needed for it.",
-            instance.authority
-        ));
-    }
+    let authority = format!("/etc/docker/certs.d/{}/ca.crt", instance.authority);
+    guide.notes.extend(instance.authority_note(format!(
+        "If its certificate comes from an authority of your own, put that authority's at {authority}; no restart is needed \
+         for it."
+    )));
+    guide.files.extend(instance.authority_file(authority));
     guide.notes.push("If daemon.json exists already, merge the keys into it.".to_owned());
     guide
 }

@@ -2,6 +2,7 @@
 
 use url::{Host, Url};
 
+use super::SetupFile;
 use crate::cli::instance_url::InstanceUrl;
 use crate::config::Config;
 
@@ -19,6 +20,8 @@ pub struct Instance {
     pub is_plain: bool,
     /// Is it on the client's own machine? Most clients then ask for no TLS.
     pub is_loopback: bool,
+    /// The authority of its certificate, if it is one of our own making (`entrepot setup tls`), as PEM.
+    pub authority_pem: Option<String>,
     /// The upstreams, in the order of their names.
     pub upstreams: Vec<Origin>,
 }
@@ -37,7 +40,7 @@ pub struct Origin {
 impl Instance {
     /// The instance that `config` describes, at `url` or else where it listens.
     pub fn new(config: &Config, url: Option<&InstanceUrl>) -> Self {
-        let url = url.cloned().unwrap_or_else(|| InstanceUrl::of(config.http.listen));
+        let url = url.cloned().unwrap_or_else(|| InstanceUrl::of(&config.http));
         let is_loopback = match url.as_url().host() {
             Some(Host::Domain(name)) => name == "localhost",
             Some(Host::Ipv4(ip)) => ip.is_loopback(),
@@ -48,6 +51,7 @@ impl Instance {
             authority: authority(url.as_url()),
             is_plain: url.as_url().scheme() == "http",
             is_loopback,
+            authority_pem: None,
             upstreams: config.upstreams.iter().map(Origin::of).collect(),
             url: url.origin(),
         }
@@ -67,6 +71,17 @@ impl Instance {
     /// Must clients be told that it speaks no TLS, because they would not guess?
     pub const fn needs_insecure(&self) -> bool {
         self.is_plain && !self.is_loopback
+    }
+
+    /// The file that makes a client believe the certificate, where one is needed.
+    pub fn authority_file(&self, path: impl Into<String>) -> Option<SetupFile> {
+        let content = self.authority_pem.clone()?;
+        Some(SetupFile { path: path.into(), content })
+    }
+
+    /// What a client must be told if nobody knows who made the certificate.
+    pub fn authority_note(&self, note: impl Into<String>) -> Option<String> {
+        (!self.is_plain && self.authority_pem.is_none()).then(|| note.into())
     }
 
     /// A reference through this instance that names the registry: it works with every client, whatever is configured.

@@ -15,6 +15,10 @@ pub fn guide(instance: &Instance) -> Guide {
         // What is pushed here is pulled by this address.
         let _ = write!(content, "  \"{}\":\n    endpoint:\n      - \"{}\"\n", instance.authority, instance.url);
     }
+    let authority = instance.authority_file("/etc/rancher/k3s/entrepot-ca.crt");
+    if let Some(file) = &authority {
+        let _ = write!(content, "configs:\n  \"{}\":\n    tls:\n      ca_file: {}\n", instance.authority, file.path);
+    }
     let mut notes = vec![
         "RKE2: the file is /etc/rancher/rke2/registries.yaml, the services are rke2-server and rke2-agent.".to_owned(),
         "Every node needs the file; when the mirror answers 404, the registry itself is asked.".to_owned(),
@@ -22,14 +26,14 @@ pub fn guide(instance: &Instance) -> Guide {
     if instance.is_loopback {
         notes.push("This address is each node's own loopback: for a cluster run this command with --url.".to_owned());
     }
-    if !instance.is_plain {
-        notes.push(format!(
-            "If its certificate comes from an authority of your own, add:\nconfigs:\n  \"{}\":\n    tls:\n      ca_file: /path/to/ca.crt",
-            instance.authority
-        ));
-    }
+    notes.extend(instance.authority_note(format!(
+        "If its certificate comes from an authority of your own, add:\nconfigs:\n  \"{}\":\n    tls:\n      ca_file: /path/to/ca.crt",
+        instance.authority
+    )));
+    let mut files = vec![SetupFile { path: "/etc/rancher/k3s/registries.yaml".to_owned(), content }];
+    files.extend(authority);
     Guide {
-        files: vec![SetupFile { path: "/etc/rancher/k3s/registries.yaml".to_owned(), content }],
+        files,
         apply: vec!["systemctl restart k3s || systemctl restart k3s-agent".to_owned()],
         try_it: instance.known_images().map(|image| format!("k3s crictl pull {image}")).collect(),
         notes,

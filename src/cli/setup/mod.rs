@@ -6,6 +6,7 @@ mod containers;
 mod docker;
 mod instance;
 mod k3s;
+pub mod tls;
 mod write;
 
 use std::io::{self, Write};
@@ -21,10 +22,14 @@ use crate::config::Config;
 
 /// Which client, and how it reaches this instance.
 #[derive(Debug, clap::Args)]
+#[command(subcommand_negates_reqs = true)]
 pub struct Arguments {
+    /// Something else than a client
+    #[command(subcommand)]
+    pub other: Option<Other>,
     /// The client
-    #[arg(value_enum)]
-    pub client: Client,
+    #[arg(value_enum, required = true)]
+    pub client: Option<Client>,
     /// Where the client reaches this instance, scheme, host and port [default: where it listens]
     #[arg(long)]
     pub url: Option<InstanceUrl>,
@@ -34,6 +39,13 @@ pub struct Arguments {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// What is set up besides clients.
+#[derive(Debug, clap::Subcommand)]
+pub enum Other {
+    /// Make certificates for a lab, and say what to put where so that clients believe them.
+    Tls(tls::Arguments),
 }
 
 /// What can be set up.
@@ -88,6 +100,9 @@ pub enum Error {
     /// The output was closed or failed.
     #[error("cannot write to the output")]
     Output(#[from] io::Error),
+    /// Neither a client nor anything else was named.
+    #[error("name a client: entrepot setup --help lists them")]
+    Nothing,
 }
 
 #[derive(Serialize)]
@@ -111,12 +126,16 @@ pub fn guide(client: Client, instance: &Instance) -> Guide {
 
 /// Prints or writes what has to be done. `warn` gets what the person should know of the address.
 pub fn run(config: &Config, arguments: &Arguments, out: &mut impl Write, warn: &mut impl Write) -> Result<(), Error> {
-    let instance = Instance::new(config, arguments.url.as_ref());
-    if arguments.url.is_none() && config.http.listen.ip().is_unspecified() {
-        let port = config.http.listen.port();
-        writeln!(warn, "note: this is for clients on this machine; for others add --url http://ITS-NAME:{port}")?;
+    let client = arguments.client.ok_or(Error::Nothing)?;
+    let mut instance = Instance::new(config, arguments.url.as_ref());
+    if let Some(certificate) = config.http.tls.certificate.as_deref().filter(|_| !instance.is_plain) {
+        instance.authority_pem = write::read(&certificate.with_file_name(tls::CA))?;
     }
-    let guide = guide(arguments.client, &instance);
+    if arguments.url.is_none() && config.http.listen.ip().is_unspecified() {
+        let (scheme, port) = (if instance.is_plain { "http" } else { "https" }, config.http.listen.port());
+        writeln!(warn, "note: this is for clients on this machine; for others add --url {scheme}://ITS-NAME:{port}")?;
+    }
+    let guide = guide(client, &instance);
     if let Some(folder) = &arguments.write {
         for path in write::write(folder, &guide.files)? {
             writeln!(out, "wrote {}", path.display())?;
@@ -125,7 +144,7 @@ pub fn run(config: &Config, arguments: &Arguments, out: &mut impl Write, warn: &
         return Ok(out.write_all(text(&rest).as_bytes())?);
     }
     if arguments.json {
-        let shown = Shown { client: arguments.client, url: &instance.url, guide: &guide };
+        let shown = Shown { client, url: &instance.url, guide: &guide };
         serde_json::to_writer_pretty(&mut *out, &shown).map_err(io::Error::from)?;
         return Ok(writeln!(out)?);
     }

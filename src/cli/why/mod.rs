@@ -60,7 +60,7 @@ pub fn run(config: &Config, arguments: &Arguments, out: &mut impl Write) -> anyh
 }
 
 async fn tell(config: &Config, arguments: &Arguments) -> anyhow::Result<Told> {
-    let server = arguments.server.clone().unwrap_or_else(|| InstanceUrl::of(config.http.listen));
+    let server = arguments.server.clone().unwrap_or_else(|| InstanceUrl::of(&config.http));
     let reference = arguments.reference.to_string();
     match admin_api::get(&server, "/api/v1/why", &[("ref", &reference)]).await {
         Ok(why) => Ok(Told { told_by: format!("the server at {server}"), why }),

@@ -64,7 +64,8 @@ fn the_shipped_file_shows_every_key() {
                     || commented.iter().any(|(shown, _)| shown == key)
             }
             ["auth", _] => access.get(&KeyPath::of(path)).is_some(),
-            path => active.get(&KeyPath::of(path)).is_some(),
+            [.., key] => active.get(&KeyPath::of(path)).is_some() || commented.iter().any(|(shown, _)| shown == key),
+            [] => false,
         };
         assert!(is_shown, "{} is not in config.yaml", path.join("."));
     }
@@ -90,7 +91,7 @@ fn the_shipped_rules_are_accepted() {
 #[test]
 fn what_the_shipped_file_shows_as_comments_is_accepted() {
     let commented = shipped_with_each_comment_active();
-    assert_eq!(commented.len(), 10, "{commented:?}");
+    assert_eq!(commented.len(), 13, "{commented:?}");
     for (key, text) in commented {
         let mut problems = Vec::new();
         let _: Raw = read(&mut tree_of(&text), &mut problems);
@@ -132,8 +133,15 @@ fn the_list_of_keys_is_the_shape() {
             shape.push(vec![top.clone()]);
         }
         if !is_leaf || way.len() == 2 {
-            let below = known_to_the_shape(&way).into_iter();
-            shape.extend(below.map(|key| way.iter().map(|step| (*step).to_owned()).chain([key]).collect()));
+            for key in known_to_the_shape(&way) {
+                let path = [&way[..], &[&key]].concat();
+                let written = |path: &[&str]| path.iter().map(|step| (*step).to_owned()).collect();
+                if path == ["http", "tls"] {
+                    shape.extend(known_to_the_shape(&path).iter().map(|key| written(&[&path[..], &[key]].concat())));
+                } else {
+                    shape.push(written(&path));
+                }
+            }
         }
     }
     let mut listed: Vec<Vec<String>> =

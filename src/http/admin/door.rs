@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::http::forwarded::contain;
 use crate::http::request::Asked;
 
 /// Lets requests in by the address they come from.
@@ -21,10 +22,10 @@ pub enum Denied {
         /// The address.
         peer: IpAddr,
     },
-    /// It came through a proxy, which any client of that proxy can.
+    /// It came through a proxy that nobody trusts, or that does not say from where.
     #[error(
         "this came through a proxy (it has the header {header}), whose address says nothing about who asks: \
-         ask this server directly, from an address in http.admin_from"
+         ask this server directly, from an address in http.admin_from, or name the proxy in http.trusted_proxies"
     )]
     Forwarded {
         /// The header that says so.
@@ -41,13 +42,13 @@ impl Door {
         Self { from }
     }
 
-    /// May the caller look inside and steer? An IPv4 address in IPv6's clothes (`::ffff:10.0.0.1`) counts as IPv4.
+    /// May the caller look inside and steer? What a trusted proxy sends on comes from where that one says.
     pub fn admit(&self, asked: &Asked) -> Result<(), Denied> {
-        if let Some(header) = asked.forwarded() {
+        if let Some(header) = asked.client.unvouched {
             return Err(Denied::Forwarded { header });
         }
-        let peer = asked.peer.ok_or(Denied::Unknown)?.ip().to_canonical();
-        if self.from.iter().any(|network| network.contains(&peer)) { Ok(()) } else { Err(Denied::Address { peer }) }
+        let address = asked.client.address.ok_or(Denied::Unknown)?;
+        if contain(&self.from, address) { Ok(()) } else { Err(Denied::Address { peer: address }) }
     }
 }
 
@@ -56,17 +57,22 @@ mod tests {
     use std::net::SocketAddr;
 
     use super::*;
-    use crate::http::request::FORWARDED;
+    use crate::http::forwarded::Client;
 
     fn asked(peer: Option<&str>, headers: &[(&'static str, &str)]) -> Asked {
+        asked_through(&[], peer, headers)
+    }
+
+    fn asked_through(trusted: &[&str], peer: Option<&str>, headers: &[(&'static str, &str)]) -> Asked {
         let mut request = http::Request::get("/api/v1/fills");
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         let mut request = request.body(axum::body::Body::empty()).unwrap();
-        if let Some(peer) = peer {
-            request.extensions_mut().insert(peer.parse::<SocketAddr>().unwrap());
-        }
+        let peer = peer.map(|peer| peer.parse::<SocketAddr>().unwrap().ip());
+        let trusted: Vec<IpNet> = trusted.iter().map(|network| network.parse().unwrap()).collect();
+        let client = Client::of(peer, false, request.headers(), &trusted);
+        request.extensions_mut().insert(client);
         Asked::new(request).0
     }
 
@@ -103,9 +109,22 @@ mod tests {
     #[test]
     fn a_proxy_in_front_lets_nobody_in() {
         let door = Door::new(vec!["0.0.0.0/0".parse().unwrap()]);
-        for header in FORWARDED {
+        for header in ["forwarded", "x-forwarded-for", "x-real-ip"] {
             let forwarded = asked(Some("127.0.0.1:1"), &[(header, "10.0.0.1")]);
             assert_eq!(door.admit(&forwarded), Err(Denied::Forwarded { header }));
         }
+    }
+
+    #[test]
+    fn behind_a_trusted_proxy_the_address_it_names_counts() {
+        let door = Door::new(vec!["127.0.0.0/8".parse().unwrap(), "192.0.2.0/24".parse().unwrap()]);
+        for (forwarded, admitted) in
+            [("192.0.2.7", true), ("198.51.100.1", false), ("127.0.0.1, 198.51.100.1", false), ("somebody", false)]
+        {
+            let asked = asked_through(&["10.0.0.1/32"], Some("10.0.0.1:1"), &[("x-forwarded-for", forwarded)]);
+            assert_eq!(door.admit(&asked).is_ok(), admitted, "{forwarded}");
+        }
+        let local = asked_through(&["127.0.0.1/32"], Some("127.0.0.1:1"), &[("x-forwarded-for", "198.51.100.1")]);
+        assert!(door.admit(&local).is_err(), "a proxy on this machine lends its address to nobody");
     }
 }

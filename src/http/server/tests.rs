@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::future::Future;
+use std::net::IpAddr;
 use std::sync::Mutex;
 
 use axum::extract::Request;
@@ -12,7 +13,9 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::http::body::{Body, FileBody, Transport};
+use crate::http::forwarded::Client;
 use crate::http::sample::{self, PATIENCE};
+use crate::http::sendfile::Mappings;
 use crate::registry::BlobReader;
 
 mod limits;
@@ -27,7 +30,7 @@ struct Site {
     seen: Seen,
 }
 
-type Seen = Arc<Mutex<Vec<(SocketAddr, Arc<Mappings>)>>>;
+type Seen = Arc<Mutex<Vec<(IpAddr, Arc<Mappings>)>>>;
 
 impl Site {
     async fn of(blob: BlobReader) -> Self {
@@ -43,7 +46,7 @@ impl Site {
             let seen = Arc::clone(&seen);
             move |request: Request| {
                 let extensions = request.extensions();
-                let peer = *extensions.get::<SocketAddr>().expect("the peer");
+                let peer = extensions.get::<Client>().and_then(|client| client.address).expect("the peer");
                 let mappings = Arc::clone(extensions.get::<Arc<Mappings>>().expect("the mappings"));
                 seen.lock().unwrap().push((peer, mappings));
                 std::future::ready(answer(&request))
@@ -143,7 +146,7 @@ async fn requests_on_one_connection_share_its_mappings() {
         asked += (last + 1 - start) as u64;
     }
     let (peer, mappings) = site.seen.lock().unwrap()[0].clone();
-    assert_eq!(peer, client.local_addr().unwrap());
+    assert_eq!(peer, client.local_addr().unwrap().ip());
     assert!(site.seen.lock().unwrap().iter().all(|(_, others)| Arc::ptr_eq(others, &mappings)));
     assert!(mappings.carried_bytes() > asked * 9 / 10, "{} of {asked}", mappings.carried_bytes());
 }

@@ -162,9 +162,20 @@ impl Authority {
 
     /// A certificate for these names, and its key.
     pub fn identity(&self, names: &[&str]) -> (String, String) {
+        self.issue(names, |_| {})
+    }
+
+    /// The same, which ended long ago.
+    pub fn identity_of_the_past(&self, names: &[&str]) -> (String, String) {
+        self.issue(names, |params| params.not_after = rcgen::date_time_ymd(2020, 1, 1))
+    }
+
+    fn issue(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> (String, String) {
         let names = names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &self.issuer).unwrap();
+        let mut params = CertificateParams::new(names).unwrap();
+        change(&mut params);
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
         (certificate.pem(), key.serialize_pem())
     }
 

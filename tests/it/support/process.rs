@@ -68,8 +68,13 @@ impl Process {
 
     /// Asks it to stop, and does not wait for that.
     pub fn terminate(&self) {
+        self.signal("-TERM");
+    }
+
+    /// Sends it a signal, such as `-HUP`.
+    pub fn signal(&self, signal: &str) {
         let pid = self.child.id().to_string();
-        let told = Command::new("kill").args(["-TERM", &pid]).status().expect("there is a kill command");
+        let told = Command::new("kill").args([signal, &pid]).status().expect("there is a kill command");
         assert!(told.success());
     }
 

@@ -58,7 +58,14 @@ const PLACES: &[(&str, &[&str], &[&str])] = &[
             "fs::symlink",
             "fs::exists",
         ],
-        &["src/storage/", "src/config/load.rs", "src/cli/setup/write.rs", "src/upstream/outside.rs"],
+        &[
+            "src/storage/",
+            "src/config/load.rs",
+            "src/cli/setup/write.rs",
+            "src/cli/pinned.rs",
+            "src/cli/reload.rs",
+            "src/upstream/outside.rs",
+        ],
     ),
     (
         "tasks have an owner: fills, flights, the writers of the index and of the log, connections, signals",

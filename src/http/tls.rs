@@ -1,0 +1,251 @@
+//! TLS of the port: what handshakes are made with, how that is replaced while serving, and how a handshake goes.
+//!
+//! A connection keeps what its handshake was made with; only new ones see a replaced certificate. Nothing here reads a
+//! file: the command line does, and looks again when they change.
+
+mod certificate;
+
+use std::fmt;
+use std::io;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::Semaphore;
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject};
+use tokio_rustls::rustls::server::{Acceptor, VerifierBuilderError, WebPkiClientVerifier};
+use tokio_rustls::rustls::{self, RootCertStore, ServerConfig, version};
+use tokio_rustls::server::TlsStream;
+
+pub use certificate::{Left, PeerCertificate, Validity};
+
+use super::connection::Connection;
+use crate::metrics::Metrics;
+
+/// What ALPN calls HTTP/2 (RFC 9113, section 3.2).
+const H2: &[u8] = b"h2";
+const HTTP_1_1: &[u8] = b"http/1.1";
+
+/// What holds for every handshake, whatever the certificate.
+#[derive(Clone, Debug)]
+pub struct TlsOptions {
+    /// Whether clients show certificates.
+    pub client_certificates: ClientCertificates,
+    /// Refuse TLS 1.2 too; older versions are never spoken.
+    pub only_tls_1_3: bool,
+    /// How long a client may take, its first byte and its turn included.
+    pub handshake_timeout: Duration,
+    /// Handshakes at a time.
+    pub handshakes_max: usize,
+}
+
+/// Whether clients show certificates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientCertificates {
+    /// They are not asked.
+    None,
+    /// They may, and a wrong one is refused.
+    Request,
+    /// They must.
+    Require,
+}
+
+/// What the files hold, as PEM.
+#[derive(Clone, Debug)]
+pub struct Material {
+    /// Our certificate, and the chain below its authority.
+    pub certificate: String,
+    /// Its key.
+    pub key: SecretString,
+    /// The authorities of clients' certificates; there are some if clients are asked.
+    pub client_ca: Option<String>,
+}
+
+/// Why nothing can be served with some files.
+#[derive(Debug, thiserror::Error)]
+pub enum MaterialInvalid {
+    /// No certificate is in the file.
+    #[error("the file of the certificate holds none in PEM")]
+    Certificate(#[source] pem::Error),
+    /// Something is in the file, but no certificate.
+    #[error("the certificate cannot be read: is it a whole one?")]
+    Malformed,
+    /// No key is in the file.
+    #[error("the file of the key holds no private key in PEM")]
+    Key(#[source] pem::Error),
+    /// Key and certificate are of two pairs, or cannot be used.
+    #[error("the certificate and the key cannot be used together: are both of the same pair?")]
+    Pair(#[source] rustls::Error),
+    /// No authority is in the file.
+    #[error("the file of clients' authorities holds no certificate that can be used")]
+    ClientCa,
+    /// The authorities cannot be used.
+    #[error("clients' certificates cannot be verified with these authorities")]
+    Verifier(#[source] VerifierBuilderError),
+}
+
+/// Why a handshake came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum HandshakeFailed {
+    /// Slower than it may be.
+    #[error("the handshake did not end within {0:?}")]
+    TimedOut(Duration),
+    /// The two did not agree, or the connection broke.
+    #[error("the handshake failed")]
+    Broken(#[from] io::Error),
+}
+
+/// A connection after its handshake.
+#[derive(Debug)]
+pub struct Secured {
+    /// Reads and writes what is in it.
+    pub stream: TlsStream<Connection>,
+    /// Both agreed on HTTP/2.
+    pub is_http2: bool,
+    /// Who the client proved to be.
+    pub certificate: Option<PeerCertificate>,
+}
+
+/// How TLS is doing, for `/readyz`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// When our certificate is good.
+    pub validity: Validity,
+    /// Why what is in the files now is not used, if it is not.
+    pub problem: Option<String>,
+}
+
+/// TLS of one port.
+pub struct Tls {
+    options: TlsOptions,
+    current: RwLock<Current>,
+    handshakes: Semaphore,
+    metrics: Metrics,
+}
+
+struct Current {
+    config: Arc<ServerConfig>,
+    status: Status,
+}
+
+impl Tls {
+    /// TLS with these files.
+    pub fn new(material: &Material, options: TlsOptions, metrics: Metrics) -> Result<Self, MaterialInvalid> {
+        let current = Current::of(material, &options)?;
+        metrics.tls_certificate_ends(current.status.validity.not_after_s);
+        let handshakes = Semaphore::new(options.handshakes_max);
+        Ok(Self { options, current: RwLock::new(current), handshakes, metrics })
+    }
+
+    /// Makes new handshakes with other files, or says why not; then those before them stay in use.
+    pub fn replace(&self, material: &Material) -> Result<Validity, MaterialInvalid> {
+        let current = Current::of(material, &self.options)?;
+        let validity = current.status.validity;
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = current;
+        self.metrics.tls_certificate_ends(validity.not_after_s);
+        self.metrics.tls_reloaded("ok");
+        Ok(validity)
+    }
+
+    /// Notes that what is in the files is not used.
+    pub fn keep(&self, problem: String) {
+        self.current.write().unwrap_or_else(PoisonError::into_inner).status.problem = Some(problem);
+        self.metrics.tls_reloaded("failed");
+    }
+
+    /// How it is doing.
+    pub fn status(&self) -> Status {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).status.clone()
+    }
+
+    /// Does the handshake of a connection whose client begins one.
+    pub async fn accept(&self, connection: Connection) -> Result<Secured, HandshakeFailed> {
+        let limit = self.options.handshake_timeout;
+        let ended = match tokio::time::timeout(limit, self.handshake(connection)).await {
+            Ok(ended) => ended.map_err(HandshakeFailed::Broken),
+            Err(_) => Err(HandshakeFailed::TimedOut(limit)),
+        };
+        self.metrics.tls_handshake(ended.as_ref().map_or_else(HandshakeFailed::kind, |_| "ok"));
+        let stream = ended?;
+        let (_, session) = stream.get_ref();
+        let is_http2 = session.alpn_protocol() == Some(H2);
+        let certificate = session.peer_certificates().and_then(<[_]>::first).map(PeerCertificate::of);
+        Ok(Secured { stream, is_http2, certificate })
+    }
+
+    async fn handshake(&self, connection: Connection) -> io::Result<TlsStream<Connection>> {
+        // The hello costs nothing and may be slow; what is limited are the signatures that follow it.
+        let hello = LazyConfigAcceptor::new(Acceptor::default(), connection).await?;
+        let _turn = self.handshakes.acquire().await.expect("the semaphore is never closed");
+        let config = Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner).config);
+        hello.into_stream(config).await
+    }
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls").field("options", &self.options).field("status", &self.status()).finish_non_exhaustive()
+    }
+}
+
+impl HandshakeFailed {
+    /// For the metric.
+    fn kind(&self) -> &'static str {
+        use rustls::Error as E;
+        let Self::Broken(error) = self else { return "timed_out" };
+        match error.get_ref().and_then(|inner| inner.downcast_ref::<E>()) {
+            Some(E::NoCertificatesPresented) => "no_certificate",
+            Some(E::InvalidCertificate(_)) => "wrong_certificate",
+            Some(E::PeerIncompatible(_)) => "incompatible",
+            Some(E::AlertReceived(_)) => "refused_by_client",
+            _ => "broken",
+        }
+    }
+}
+
+impl Current {
+    fn of(material: &Material, options: &TlsOptions) -> Result<Self, MaterialInvalid> {
+        let chain = certificates(&material.certificate).map_err(MaterialInvalid::Certificate)?;
+        let leaf = chain.first().ok_or(MaterialInvalid::Certificate(pem::Error::NoItemsFound))?;
+        let validity = Validity::of(leaf).ok_or(MaterialInvalid::Malformed)?;
+        let key = PrivateKeyDer::from_pem_slice(material.key.expose_secret().as_bytes());
+        let key = key.map_err(MaterialInvalid::Key)?;
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let versions: &[_] =
+            if options.only_tls_1_3 { &[&version::TLS13] } else { &[&version::TLS13, &version::TLS12] };
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(versions);
+        let builder = builder.expect("the provider has both versions");
+        let builder = match (options.client_certificates, &material.client_ca) {
+            (ClientCertificates::None, _) => builder.with_no_client_auth(),
+            (asked, authorities) => {
+                let authorities = authorities.as_deref().ok_or(MaterialInvalid::ClientCa)?;
+                let is_required = asked == ClientCertificates::Require;
+                builder.with_client_cert_verifier(verifier(authorities, is_required, provider)?)
+            }
+        };
+        let mut config = builder.with_single_cert(chain, key).map_err(MaterialInvalid::Pair)?;
+        config.alpn_protocols = vec![H2.to_vec(), HTTP_1_1.to_vec()];
+        Ok(Self { config: Arc::new(config), status: Status { validity, problem: None } })
+    }
+}
+
+fn verifier(
+    authorities: &str,
+    is_required: bool,
+    provider: Arc<CryptoProvider>,
+) -> Result<Arc<dyn rustls::server::danger::ClientCertVerifier>, MaterialInvalid> {
+    let mut roots = RootCertStore::empty();
+    for authority in certificates(authorities).map_err(|_| MaterialInvalid::ClientCa)? {
+        roots.add(authority).map_err(|_| MaterialInvalid::ClientCa)?;
+    }
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+    let builder = if is_required { builder } else { builder.allow_unauthenticated() };
+    let verifier = builder.build().map_err(MaterialInvalid::Verifier)?;
+    Ok(verifier)
+}
+
+fn certificates(text: &str) -> Result<Vec<CertificateDer<'static>>, pem::Error> {
+    CertificateDer::pem_slice_iter(text.as_bytes()).collect()
+}
