@@ -16,6 +16,7 @@
 //! [`BlobState::Deleting`] are found by [`Metadata::list_deleting`].
 
 mod access;
+mod audit;
 mod blobs;
 mod columns;
 mod contents;
@@ -49,6 +50,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePo
 use sqlx::{ConnectOptions as _, Connection as _, SqlStr, SqliteConnection};
 
 pub use access::{RefreshTokenRow, RobotRow, SigningKeyRow};
+pub use audit::{Drift, Flaw};
 pub use blobs::{BlobChange, BlobRow, BlobState};
 pub use contents::{Child, Part};
 pub use error::Error;

@@ -17,7 +17,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("upstream", &["oci"]),
     ("cache", &["blobs", "metadata", "upstream", "oci"]),
     ("registry", &["cache", "blobs", "metadata", "upstream", "oci"]),
-    ("tasks", &["registry", "cache", "blobs", "metadata"]),
+    ("tasks", &["registry", "cache", "blobs", "metadata", "storage", "oci"]),
     ("auth", &["metadata", "oci"]),
     ("http", &["registry", "auth", "oci"]),
     ("config", &[]),
