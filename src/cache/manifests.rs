@@ -236,6 +236,7 @@ impl Manifests {
                     manifest,
                     provenance: Provenance::Cached,
                     tags: tag.map_or(&[], std::slice::from_ref),
+                    immutable: &[],
                     now_ms: clock.now_ms(),
                 })
                 .await?;

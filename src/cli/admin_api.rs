@@ -4,7 +4,8 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use reqwest::Client;
+use reqwest::{Client, RequestBuilder, Response};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use url::Url;
 
@@ -61,11 +62,40 @@ pub async fn get<T: DeserializeOwned>(
     path: &str,
     parameters: &[(&str, &str)],
 ) -> Result<T, Failure> {
-    let named = || server.to_string();
-    let no_server = |source: reqwest::Error| Failure::NoServer { server: named(), source: source.without_url() };
     let mut url: Url = server.as_url().clone();
     url.set_path(path);
     url.query_pairs_mut().extend_pairs(parameters);
+    read(server, send(server, |client| client.get(url)).await?).await
+}
+
+/// Gives the API a document, and reads the one that comes back.
+pub async fn post<T: DeserializeOwned>(
+    server: &InstanceUrl,
+    path: &str,
+    document: &impl Serialize,
+) -> Result<T, Failure> {
+    let mut url: Url = server.as_url().clone();
+    url.set_path(path);
+    read(server, send(server, |client| client.post(url).json(document)).await?).await
+}
+
+/// Has the API delete something.
+pub async fn delete(server: &InstanceUrl, path: &str) -> Result<(), Failure> {
+    let mut url: Url = server.as_url().clone();
+    url.set_path(path);
+    send(server, |client| client.delete(url)).await.map(drop)
+}
+
+async fn read<T: DeserializeOwned>(server: &InstanceUrl, response: Response) -> Result<T, Failure> {
+    let unreadable =
+        |source: reqwest::Error| Failure::Answer { server: server.to_string(), source: source.without_url() };
+    response.json().await.map_err(unreadable)
+}
+
+/// The answer to a request, if it is one that says yes.
+async fn send(server: &InstanceUrl, request: impl FnOnce(&Client) -> RequestBuilder) -> Result<Response, Failure> {
+    let named = || server.to_string();
+    let no_server = |source: reqwest::Error| Failure::NoServer { server: named(), source: source.without_url() };
     let client = Client::builder().connect_timeout(CONNECT_TIMEOUT).timeout(ANSWER_TIMEOUT);
     // A proxy would not find this machine's own loopback, and is never let in.
     let client = client.no_proxy();
@@ -76,7 +106,7 @@ pub async fn get<T: DeserializeOwned>(
         None => client,
     };
     let client = client.build().map_err(no_server)?;
-    let response = client.get(url).send().await.map_err(|source| {
+    let response = request(&client).send().await.map_err(|source| {
         if source.is_connect() {
             return no_server(source);
         }
@@ -85,7 +115,7 @@ pub async fn get<T: DeserializeOwned>(
     let status = response.status();
     let unreadable = |source: reqwest::Error| Failure::Answer { server: named(), source: source.without_url() };
     if status.is_success() {
-        return response.json().await.map_err(unreadable);
+        return Ok(response);
     }
     let body: serde_json::Value = response.json().await.map_err(unreadable)?;
     let message = body["errors"][0]["message"].as_str().unwrap_or("it does not say why").to_owned();

@@ -1,10 +1,14 @@
 //! The command line: argv → command → exit code.
 
+mod access;
 mod admin_api;
 pub mod check_config;
+mod hash_password;
 pub mod instance_url;
 mod pinned;
+mod reconfigure;
 pub mod reload;
+mod robot;
 pub mod serve;
 pub mod setup;
 mod upstreams;
@@ -51,6 +55,15 @@ enum Command {
         #[command(flatten)]
         flags: ServeFlags,
     },
+    /// Make, list and revoke names for programs that log in.
+    Robot {
+        #[command(flatten)]
+        arguments: robot::Arguments,
+        #[command(flatten)]
+        flags: ServeFlags,
+    },
+    /// Print the line of a user for auth.htpasswd; the password is read from the terminal or standard input.
+    HashPassword(hash_password::Arguments),
     /// Print what makes a shell complete this command line.
     Completions {
         /// The shell
@@ -66,7 +79,7 @@ pub fn main() -> ExitCode {
         Command::Serve(flags) => with_config(&flags, |loaded| {
             #[cfg(debug_assertions)]
             flags.crash_at.as_deref().map(crate::fault::crash_at).transpose()?;
-            serve::run(&loaded)
+            serve::run(&flags, &loaded)
         }),
         Command::CheckConfig { flags, json } => with_config(&flags, |loaded| {
             check_config::run(&loaded, json, &mut std::io::stdout().lock(), &mut std::io::stderr().lock())?;
@@ -83,6 +96,10 @@ pub fn main() -> ExitCode {
             setup::run(&loaded.config, &arguments, &mut std::io::stdout().lock(), &mut std::io::stderr().lock())?;
             Ok(())
         }),
+        Command::Robot { arguments, flags } => {
+            with_config(&flags, |loaded| robot::run(&loaded.config, &arguments, &mut std::io::stdout().lock()))
+        }
+        Command::HashPassword(arguments) => exit_code(hash_password::run(&arguments, &mut std::io::stdout().lock())),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "entrepot", &mut std::io::stdout().lock());
             ExitCode::SUCCESS

@@ -14,12 +14,13 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{reload, upstreams};
+use super::{access, reconfigure, reload, upstreams};
+use crate::auth::Authority;
 use crate::blobs::Blobs;
 use crate::cache::space::Limits;
 use crate::cache::{Depot, LaneLimits, ListLimits, Memory, Mirror, Policy, Room, ScrubOptions, Visibility};
 use crate::clock::Clock;
-use crate::config::{self, Config, LoadedConfig, LogFormat, OnUpstream404, ProxyProtocol};
+use crate::config::{self, Config, LoadedConfig, LogFormat, OnUpstream404, ProxyProtocol, ServeFlags};
 use crate::fault;
 use crate::http::server::{ServerOptions, listen, serve};
 use crate::http::{AppOptions, AppState, Tls, admin, router};
@@ -36,7 +37,7 @@ use crate::upstream::Upstream;
 const BLOCKING_THREADS_MAX: usize = 64;
 
 /// `entrepot serve`: until SIGINT or SIGTERM.
-pub fn run(loaded: &LoadedConfig) -> anyhow::Result<()> {
+pub fn run(flags: &ServeFlags, loaded: &LoadedConfig) -> anyhow::Result<()> {
     let config = &loaded.config;
     let format = match config.log.format {
         LogFormat::Auto => telemetry::Format::Auto,
@@ -56,7 +57,12 @@ pub fn run(loaded: &LoadedConfig) -> anyhow::Result<()> {
         let listener =
             listen(config.http.listen).with_context(|| format!("listening on {} (http.listen)", config.http.listen))?;
         let shutdown = stop_on_signal()?;
-        serve_on(listener, config, Clock::System, shutdown).await
+        let opened = open(config, Clock::System).await?;
+        let watching = reconfigure::watch(flags.clone(), Arc::clone(config), Arc::clone(&opened.authority));
+        tokio::select! {
+            served = serve_opened(listener, config, opened, shutdown) => served,
+            failed = watching => match failed? {},
+        }
     });
     // What still runs is server-owned and continues from its staging file after the next start.
     runtime.shutdown_background();
@@ -71,17 +77,6 @@ fn raise_open_files() {
     }
 }
 
-/// Serves on a listener until `shutdown`: what `run` does once it has a runtime.
-pub async fn serve_on(
-    listener: TcpListener,
-    config: &Config,
-    clock: Clock,
-    shutdown: CancellationToken,
-) -> anyhow::Result<()> {
-    let opened = open(config, clock).await?;
-    serve_opened(listener, config, opened, shutdown).await
-}
-
 /// Serves a registry that is open, on a listener until `shutdown`, and closes its index.
 pub async fn serve_opened(
     listener: TcpListener,
@@ -90,17 +85,18 @@ pub async fn serve_opened(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let address = listener.local_addr().context("asking for the address that is listened on")?;
-    let Opened { registry, metrics, metadata } = opened;
+    let Opened { registry, authority, metrics, metadata } = opened;
     let clock = registry.depot().clock.clone();
     report_limits(config, &metrics);
     let tls = reload::Watched::open(config, &metrics)?;
     let hangups = reload::Hangups::listen()?;
     say_ready(config, address);
+    access::say(config);
     let jobs = crate::tasks::run(Arc::clone(&registry), config.push.sessions_expire_after, shutdown.clone());
     let scrubbing = crate::tasks::scrub::run(Arc::clone(&registry), shutdown.clone());
     let reloading = reload::run(tls.clone(), hangups, clock, shutdown.clone());
     let tls = tls.map(|watched| watched.tls);
-    let state = AppState::new(Arc::clone(&registry), metrics.clone(), app_options(config, tls.clone()));
+    let state = AppState::new(Arc::clone(&registry), authority, metrics.clone(), app_options(config, tls.clone()));
     let serving = serve(listener, router(state), server_options(config, tls, metrics), shutdown);
     let (served, (), (), ()) = tokio::join!(serving, jobs, scrubbing, reloading);
     fault::point("stop: served");
@@ -117,6 +113,8 @@ pub async fn serve_opened(
 pub struct Opened {
     /// The registry.
     pub registry: Arc<Registry>,
+    /// Who may do what in it.
+    pub authority: Arc<Authority>,
     /// Its counters.
     pub metrics: Metrics,
     /// Its index, to be closed in the end.
@@ -172,8 +170,9 @@ pub async fn open(config: &Config, clock: Clock) -> anyhow::Result<Opened> {
     };
     let registry = Arc::new(Registry::new(names(config)?, mirrors, depot, memory, options));
     registry.restore_uploads().await?;
+    let authority = Authority::open(access::standing(config)?, metadata.clone(), clock, &metrics).await?;
     fault::point("start: ready");
-    Ok(Opened { registry, metrics, metadata })
+    Ok(Opened { registry, authority: Arc::new(authority), metrics, metadata })
 }
 
 /// The bounds in bytes on a file system of this size. The cache's bound gives way to a smaller store where nobody chose it.
@@ -248,7 +247,7 @@ fn tag_rule(rule: &config::TagRule) -> anyhow::Result<(GlobMatcher, Duration)> {
     Ok((config::units::glob(&rule.pattern)?.compile_matcher(), rule.revalidate_after))
 }
 
-fn globs(patterns: &[String]) -> anyhow::Result<GlobSet> {
+pub(super) fn globs(patterns: &[String]) -> anyhow::Result<GlobSet> {
     let mut set = GlobSetBuilder::new();
     for pattern in patterns {
         set.add(config::units::glob(pattern)?);

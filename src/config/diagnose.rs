@@ -142,10 +142,39 @@ pub enum Fault {
     },
     /// Content for those who have an account, where there are none.
     #[error(
-        "`authenticated` needs accounts, which this version does not have; \
-         use `passthrough`: then a client's own credentials must be good at the upstream"
+        "`authenticated` needs accounts: add `auth`, or use `passthrough`, with which a client's own credentials must be \
+         good at the upstream"
     )]
     NoAccounts,
+    /// A file of users that is none.
+    #[error("{}: {fault}", path.display())]
+    Htpasswd {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        fault: super::auth::LineFault,
+    },
+    /// A rule that gives nobody something.
+    #[error("says what is allowed but not to whom; add `identities`")]
+    AllowedToNobody,
+    /// A rule without any effect.
+    #[error("has no effect: give it `identities` with `allow`, or `immutable`")]
+    IdleRule,
+    /// A group that nobody is in.
+    #[error("there is no group `{group}` under `groups`")]
+    NoGroup {
+        /// The group.
+        group: String,
+    },
+    /// Everybody as administrator.
+    #[error("would make everybody an administrator; name users or groups")]
+    EverybodyAdmin,
+    /// A token that ends before clients expect it.
+    #[error("must be at least 1m, which clients take for granted")]
+    ShortToken,
+    /// A name of this service that would break the challenge.
+    #[error("must be a word of letters, digits, `.`, `-`, `_`, `:` and `/`")]
+    Service,
     /// A log filter that cannot be read.
     #[error(
         "`{filter}` is neither a level (error, warn, info, debug, trace) nor a filter such as info,entrepot::cache=debug"

@@ -8,6 +8,8 @@
 //! Later layers win key by key; `upstreams` given in the file replaces the built-in ones. Every fault names its line
 //! or variable, all of them at once. Only the command line reads this: a room takes its own small options struct.
 
+mod access;
+mod auth;
 mod diagnose;
 mod env;
 mod flags;
@@ -32,6 +34,7 @@ mod tests;
 use serde::Serialize;
 
 pub use self::{
+    auth::{AccessRule, Account, Allowed, Anonymous, Auth, Htpasswd, Who, is_user, parse_htpasswd},
     diagnose::{Error, Fault, Problem},
     flags::ServeFlags,
     load::{LoadedConfig, load},
@@ -61,6 +64,9 @@ pub struct Config {
     pub overlay: Vec<String>,
     /// Globs ([`units::glob`]) of repositories no upstream is ever asked about.
     pub local_only: Vec<String>,
+    /// Who may do what; without it the rest of the world may pull.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auth: Option<Auth>,
     /// What is logged.
     pub log: Log,
     /// The closed world of registries that are ever contacted, ordered by name.

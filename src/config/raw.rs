@@ -11,6 +11,7 @@ use serde::{
 };
 
 use super::{
+    auth::Auth,
     sections::{Cache, Http, Log, Push, Storage},
     tree::{KeyPath, Node, Origin},
     units,
@@ -33,6 +34,8 @@ pub(super) struct Raw {
     pub overlay: Vec<String>,
     /// Globs of repositories no upstream is ever asked about. Default none.
     pub local_only: Vec<String>,
+    /// See [`Auth`]. Default none.
+    pub auth: Option<Auth>,
     /// See [`Log`].
     pub log: Log,
     /// Upstreams by host. Default [`default_upstreams`]; a map that is given replaces the default one.

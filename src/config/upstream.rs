@@ -116,7 +116,7 @@ pub enum Visibility {
     /// Whoever may ask this registry.
     #[default]
     Everyone,
-    /// Whoever has an account here. There are no accounts yet, so it is refused.
+    /// Whoever has signed in here; takes `auth`.
     Authenticated,
     /// Whose own credentials are good at the upstream.
     Passthrough,

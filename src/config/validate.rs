@@ -63,6 +63,7 @@ impl<'a> Check<'a> {
             push: raw.push,
             overlay: raw.overlay,
             local_only: raw.local_only,
+            auth: raw.auth,
             log: raw.log,
             upstreams: Vec::with_capacity(raw.upstreams.len()),
             offline: raw.offline,
@@ -72,10 +73,11 @@ impl<'a> Check<'a> {
             config.upstreams.extend(self.upstream(name, upstream, config.cache.revalidate_after));
         }
         self.between_upstreams(&config.upstreams);
-        let are_sent = config.upstreams.iter().any(|upstream| upstream.visibility == Visibility::Passthrough);
-        if passwords_in_clear(&config.http, are_sent) {
+        let passthrough = config.upstreams.iter().any(|upstream| upstream.visibility == Visibility::Passthrough);
+        if passwords_in_clear(&config.http, passthrough || config.auth.is_some()) {
             self.warn(KeyPath::of(&["http", "listen"]), Fault::PasswordsInClear);
         }
+        self.access(&mut config);
         config
     }
 
@@ -140,7 +142,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    fn globs(&mut self, list: &KeyPath, patterns: &[String]) {
+    pub(super) fn globs(&mut self, list: &KeyPath, patterns: &[String]) {
         for (index, pattern) in patterns.iter().enumerate() {
             if let Err(error) = units::glob(pattern) {
                 let fault = Fault::Pattern { pattern: pattern.clone(), reason: error.kind().clone() };
@@ -182,9 +184,6 @@ impl<'a> Check<'a> {
         }
         self.globs(&path("immutable_tags"), &raw.immutable_tags);
         let tags = self.tag_rules(&path("tags"), std::mem::take(&mut raw.tags));
-        if raw.visibility == Visibility::Authenticated {
-            self.refuse(path("visibility"), Fault::NoAccounts);
-        }
         let sum = raw.connect_timeout.saturating_add(raw.first_byte_timeout);
         if sum > ANSWER_PROMISE {
             let fault = Fault::SlowTimeouts { sum, bound: ANSWER_PROMISE };

@@ -1,4 +1,4 @@
-//! One line per request to `/v2/` and `/api/`, written when the last byte of its answer has left or its client has.
+//! One line per request to `/v2/`, `/api/` and `/token`, written when the last byte of its answer has left or its client has.
 
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -25,6 +25,8 @@ pub enum Operation {
     Registry(route::Action),
     /// Something of the admin API.
     Admin(admin::Action),
+    /// A token.
+    Token,
 }
 
 impl Operation {
@@ -32,13 +34,14 @@ impl Operation {
         match self {
             Self::Registry(action) => action.as_str(),
             Self::Admin(action) => action.as_str(),
+            Self::Token => "token",
         }
     }
 
     const fn of_registry(&self) -> Option<&route::Action> {
         match self {
             Self::Registry(action) => Some(action),
-            Self::Admin(_) => None,
+            Self::Admin(_) | Self::Token => None,
         }
     }
 }
@@ -50,6 +53,8 @@ pub struct Line {
     pub id: RequestId,
     /// What it wants, once that is known.
     pub operation: Option<Operation>,
+    /// Who sent it, if somebody did who has signed in.
+    pub identity: Option<String>,
     method: Method,
     path: String,
     client: Option<IpAddr>,
@@ -69,6 +74,7 @@ impl Line {
         Self {
             id: app.request_ids.next(),
             operation: None,
+            identity: None,
             method: request.method().clone(),
             path: request.uri().path().to_owned(),
             client: request.extensions().get::<Client>().and_then(|client| client.address),
@@ -102,7 +108,21 @@ impl Line {
 
 impl Drop for Line {
     fn drop(&mut self) {
-        let Self { id, operation, method, path, client, started, app, status, outcome, stale, sent_bytes, .. } = &*self;
+        let Self {
+            id,
+            operation,
+            identity,
+            method,
+            path,
+            client,
+            started,
+            app,
+            status,
+            outcome,
+            stale,
+            sent_bytes,
+            ..
+        } = &*self;
         let took = started.elapsed();
         let action = operation.as_ref().and_then(Operation::of_registry);
         let operation = operation.as_ref().map_or("none", Operation::as_str);
@@ -122,6 +142,7 @@ impl Drop for Line {
             duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             outcome,
             stale,
+            identity,
             request_id = %id,
             "{operation}"
         );

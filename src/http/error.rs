@@ -13,6 +13,7 @@ use tracing::error;
 use super::admin;
 use super::body::Body;
 use super::route::{Action, Unroutable};
+use crate::auth::Refusal;
 use crate::oci::ErrorCode;
 use crate::registry::{self, CacheError, UpstreamError};
 use crate::report::Chain;
@@ -76,6 +77,7 @@ impl ApiError {
             E::NameUnknown { .. } => (StatusCode::NOT_FOUND, ErrorCode::NameUnknown),
             E::Unauthorized { .. } => return Self::unauthorized(message),
             E::NameInvalid { .. } => (StatusCode::BAD_REQUEST, ErrorCode::NameInvalid),
+            E::TagImmutable { .. } => (StatusCode::FORBIDDEN, ErrorCode::Denied),
             E::BlobUnknown { .. } => (StatusCode::NOT_FOUND, ErrorCode::BlobUnknown),
             E::ManifestUnknown { .. } => (StatusCode::NOT_FOUND, ErrorCode::ManifestUnknown),
             E::ManifestInvalid(_) => (StatusCode::BAD_REQUEST, ErrorCode::ManifestInvalid),
@@ -121,8 +123,51 @@ impl ApiError {
 
     /// Clients answer this challenge with what they were given at `docker login` and its kin.
     pub fn unauthorized(message: impl Into<String>) -> Self {
-        let answer = Self::new(StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized, message);
-        answer.header(WWW_AUTHENTICATE, "Basic realm=\"entrepot\"")
+        Self::new_unauthorized(message).challenge_basic()
+    }
+
+    /// Somebody is not who it says it is.
+    pub fn refused(refusal: &Refusal) -> Self {
+        let message = refusal.to_string();
+        match refusal {
+            Refusal::Throttled { wait } => {
+                Self::new(StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests, message).retry_after(Some(*wait))
+            }
+            Refusal::WrongPassword | Refusal::Token | Refusal::Unreadable => Self::new_unauthorized(message),
+        }
+    }
+
+    /// Somebody has to say who it is; [`ApiError::challenge`] says how.
+    pub fn new_unauthorized(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized, message)
+    }
+
+    /// There is nothing at this path.
+    pub fn no_endpoint(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, ErrorCode::Unsupported, message)
+    }
+
+    /// The endpoint takes other methods.
+    pub fn method(allow: &'static str) -> Self {
+        let message = format!("this endpoint takes {allow}");
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::Unsupported, message).header(ALLOW, allow)
+    }
+
+    /// Somebody may not do what it wants.
+    pub fn denied(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, ErrorCode::Denied, message)
+    }
+
+    /// With the challenge that clients answer with name and password, if it is an answer that challenges.
+    #[must_use]
+    pub fn challenge_basic(self) -> Self {
+        self.challenge("Basic realm=\"entrepot\"")
+    }
+
+    /// With this challenge, if it is an answer that challenges.
+    #[must_use]
+    pub fn challenge(self, challenge: impl Into<String>) -> Self {
+        if self.status == StatusCode::UNAUTHORIZED { self.header(WWW_AUTHENTICATE, challenge) } else { self }
     }
 
     /// What upstreams do, after an answer from the cache was impossible. A challenge of theirs is never relayed, and an

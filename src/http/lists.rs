@@ -53,7 +53,7 @@ pub async fn repositories(
     failed: impl Fn(registry::Error) -> ApiError,
 ) -> Result<Response, ApiError> {
     let n = page_size(asked)?;
-    let page = registry.list_repositories(n, asked.query.first("last")).await.map_err(failed)?;
+    let page = registry.list_repositories(&asked.sight, n, asked.query.first("last")).await.map_err(failed)?;
     let next = next_of(&page, RepositoryName::as_str)
         .map(|last| link("/v2/_catalog", &[("n", &n.to_string()), ("last", last)]));
     let names = page.entries.iter().map(ToString::to_string).collect();

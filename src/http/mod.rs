@@ -7,6 +7,7 @@ pub mod body;
 pub mod connection;
 mod error;
 pub mod forwarded;
+mod gate;
 mod health;
 #[doc(hidden)]
 pub mod introduction;
@@ -23,6 +24,7 @@ pub mod route;
 pub mod sendfile;
 pub mod server;
 pub mod tls;
+mod token;
 mod uploads;
 mod v2;
 
@@ -36,6 +38,7 @@ use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{any, get};
 
+use crate::auth::Authority;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
 
@@ -57,8 +60,10 @@ pub struct App {
     pub cors_origins: Vec<String>,
     /// How long a client may send no byte of a body.
     pub read_timeout: Duration,
-    /// Who may look inside and steer.
+    /// Where requests that look inside and steer may come from.
     pub admin: admin::Door,
+    /// Who may do what.
+    pub authority: Arc<Authority>,
     /// TLS of the port, if it has it.
     pub tls: Option<Arc<Tls>>,
     /// How many requests a client may send, if that is limited.
@@ -88,12 +93,23 @@ pub struct AppOptions {
 
 impl AppState {
     /// The state of one server.
-    pub fn new(registry: Arc<Registry>, metrics: Metrics, options: AppOptions) -> Self {
+    pub fn new(registry: Arc<Registry>, authority: Arc<Authority>, metrics: Metrics, options: AppOptions) -> Self {
         let AppOptions { cors_origins, read_timeout, admin, tls, requests_per_second_max, requests_burst_max } =
             options;
         let rate = rate::Rate::new(requests_per_second_max, requests_burst_max);
         let (readiness, request_ids) = (health::Readiness::default(), request::RequestIds::new());
-        Self(Arc::new(App { registry, metrics, cors_origins, read_timeout, admin, tls, rate, readiness, request_ids }))
+        Self(Arc::new(App {
+            registry,
+            metrics,
+            cors_origins,
+            read_timeout,
+            admin,
+            authority,
+            tls,
+            rate,
+            readiness,
+            request_ids,
+        }))
     }
 }
 
@@ -113,6 +129,7 @@ pub fn router(state: AppState) -> Router {
         .route("/v2/", any(v2::serve))
         .route("/v2/{*rest}", any(v2::serve))
         .route("/api/{*rest}", any(admin::serve))
+        .route("/token", any(token::serve))
         .fallback(v2::no_such_page);
     let limited = match &state.rate {
         Some(_) => limited.layer(from_fn_with_state(state.clone(), rate::limited)),

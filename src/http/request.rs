@@ -11,14 +11,19 @@ use http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, HOST, IF_NONE_MATCH, PRAGMA, RANGE, TRANSFER_ENCODING,
 };
 use http::{HeaderMap, HeaderName, Method};
+use secrecy::{ExposeSecret as _, SecretString};
 
 use super::body::Transport;
 use super::error::ApiError;
 use super::forwarded::Client;
 use super::query::Query;
 use super::tls::PeerCertificate;
+use crate::auth::{Origin, Presented};
 use crate::oci::{ContentRange, ErrorCode, RangeRequest, RepositoryName};
-use crate::registry::{Caller, Credentials, Target};
+use crate::registry::{Caller, Credentials, Keeps, Sight, Target};
+
+/// The longest Authorization header that is looked at; tokens are a fifth of that.
+const AUTHORIZATION_BYTES_MAX: usize = 16 * 1024;
 
 /// Gives every request a name that no other has, also over restarts.
 #[derive(Debug)]
@@ -72,6 +77,10 @@ pub struct Asked {
     pub transport: Transport,
     /// It said `no-cache` and may: see [`Asked::says_no_cache`].
     pub insists: bool,
+    /// What it may see of repositories besides its own.
+    pub sight: Sight,
+    /// The tags of its repository that nobody moves.
+    pub keeps: Keeps,
 }
 
 impl Asked {
@@ -84,7 +93,9 @@ impl Asked {
         let client = parts.extensions.remove().unwrap_or_default();
         let certificate = parts.extensions.remove();
         let (method, headers) = (parts.method, parts.headers);
-        (Self { method, headers, query, authority, client, certificate, transport, insists: false }, body)
+        let (sight, keeps) = (Sight::default(), Keeps::default());
+        let insists = false;
+        (Self { method, headers, query, authority, client, certificate, transport, insists, sight, keeps }, body)
     }
 
     /// Is only the head of the answer wanted?
@@ -94,25 +105,48 @@ impl Asked {
 
     /// The repository that the request means, all its spellings considered.
     pub fn target(&self, name: &RepositoryName) -> Target {
-        let caller = Caller { credentials: self.credentials(), insists: self.insists };
+        let (sight, keeps) = (self.sight.clone(), self.keeps.clone());
+        let caller = Caller { credentials: self.credentials(), insists: self.insists, sight, keeps };
         Target { name: name.clone(), ns: self.query.first("ns").map(str::to_owned), host: self.host(), caller }
     }
 
-    /// Who the client says it is (RFC 7617). Podman's kind of nobody, an empty name with an empty password, is nobody.
+    /// The name and password the client was given.
     pub fn credentials(&self) -> Option<Credentials> {
-        let (scheme, encoded) = self.text(&AUTHORIZATION)?.trim().split_once(' ')?;
-        if !scheme.eq_ignore_ascii_case("basic") {
-            return None;
+        match self.presented() {
+            Presented::Password { username, password } => Some(Credentials { username, password }),
+            Presented::Nothing | Presented::Token(_) | Presented::Unreadable => None,
         }
-        let decoded = BASE64_STANDARD.decode(encoded.trim()).ok()?;
-        let (username, password) = std::str::from_utf8(&decoded).ok()?.split_once(':')?;
-        let is_somebody = !username.is_empty() || !password.is_empty();
-        is_somebody.then(|| Credentials { username: username.to_owned(), password: password.into() })
+    }
+
+    /// What the client says about who it is (RFC 7617, RFC 6750). Podman's kind of nobody, an empty name with an empty
+    /// password, is nobody. Two headers are none that anybody could agree upon.
+    pub fn presented(&self) -> Presented {
+        let mut given = self.headers.get_all(AUTHORIZATION).iter();
+        let Some(value) = given.next() else { return Presented::Nothing };
+        if given.next().is_some() || value.len() > AUTHORIZATION_BYTES_MAX {
+            return Presented::Unreadable;
+        }
+        value.to_str().ok().and_then(presented_in).unwrap_or(Presented::Unreadable)
+    }
+
+    /// Where it comes from. What somebody sent on of whom nobody trusted speaks comes from nowhere in particular.
+    pub fn origin(&self) -> Origin {
+        let Client { address, unvouched, is_proxy, .. } = &self.client;
+        let is_local = address.is_some_and(|address| address.is_loopback()) && unvouched.is_none() && !is_proxy;
+        Origin { address: *address, is_local }
     }
 
     /// The host that the client thinks it talks to, in lower case, with its port if one was said.
     pub fn host(&self) -> Option<String> {
         self.authority.as_deref().or(self.text(&HOST)).map(str::to_ascii_lowercase)
+    }
+
+    /// How the client reaches us, as a URL without a path, if it says so in a way that can be said back.
+    pub fn origin_url(&self) -> Option<String> {
+        let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte);
+        let host = self.client.forwarded_host.clone().or_else(|| self.host());
+        let host = host.filter(|host| !host.is_empty() && host.bytes().all(is_part))?;
+        Some(format!("{}://{host}", if self.client.is_tls { "https" } else { "http" }))
     }
 
     /// Does the client want nothing from a cache that was not confirmed for it (RFC 9111, 5.2.1.4 and 5.4)?
@@ -162,4 +196,26 @@ impl Asked {
         }
         self.text(&CONTENT_LENGTH)?.parse().ok()
     }
+}
+
+fn presented_in(header: &str) -> Option<Presented> {
+    let (scheme, given) = header.trim().split_once(' ')?;
+    let given = given.trim();
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return (!given.is_empty()).then(|| Presented::Token(given.into()));
+    }
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let decoded = zeroized(BASE64_STANDARD.decode(given).ok()?)?;
+    let (username, password) = decoded.expose_secret().split_once(':')?;
+    if username.is_empty() && password.is_empty() {
+        return Some(Presented::Nothing);
+    }
+    Some(Presented::Password { username: username.to_owned(), password: password.into() })
+}
+
+/// A decoded header as text that leaves no trace in memory.
+fn zeroized(bytes: Vec<u8>) -> Option<SecretString> {
+    String::from_utf8(bytes).ok().map(SecretString::from)
 }

@@ -9,9 +9,9 @@ use http_body::Body as _;
 use super::access_log::{Line, Operation};
 use super::body::Body;
 use super::error::ApiError;
-use super::request::{Asked, RequestId};
+use super::request::Asked;
 use super::route::{self, Action};
-use super::{AppState, blobs, lists, manifests, patience, uploads};
+use super::{AppState, blobs, gate, lists, manifests, patience, uploads};
 use crate::oci::ErrorCode;
 use crate::registry::Outcome;
 
@@ -35,7 +35,7 @@ pub async fn serve(State(app): State<AppState>, request: Request) -> Response {
     let answer = match route::route(request.method(), request.uri().path()) {
         Ok(action) => {
             line.operation = Some(Operation::Registry(action.clone()));
-            dispatch(&app, &action, request, line.id).await
+            dispatch(&app, &action, request, &mut line).await
         }
         Err(unroutable) if is_preflight(&app, request.method()) => Ok(preflight(&unroutable)),
         // A push to something that is no tag is the client's mistake; asking for it only finds nothing.
@@ -60,12 +60,13 @@ fn short(path: &str) -> String {
     path.chars().take(80).collect()
 }
 
-async fn dispatch(app: &AppState, action: &Action, request: Request, id: RequestId) -> Result<Response, ApiError> {
+async fn dispatch(app: &AppState, action: &Action, request: Request, line: &mut Line) -> Result<Response, ApiError> {
     let (mut asked, body) = Asked::new(request);
-    // Of anybody else it is ignored: it would spend what the upstream allows all of us.
-    asked.insists = asked.says_no_cache() && app.admin.admit(&asked).is_ok();
+    let caller = gate::admit(app, &mut asked, action).await?;
+    line.identity = caller.identity().is_signed_in().then(|| caller.identity().to_string());
     let body = if body.is_end_stream() { body } else { patience::patient(body, app.read_timeout) };
     let registry = &app.registry;
+    let id = line.id;
     let failed = |error| ApiError::of(error, action, &id.to_string());
     let mut response = match action {
         Action::Probe => lists::probe(registry, &asked),

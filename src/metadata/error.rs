@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use sqlx::migrate::MigrateError;
 
-/// A failure of the index. None of them is about what was asked: what is not there is `None` or `false`.
+use crate::oci::Tag;
+
+/// A failure of the index. None but [`Error::TagTaken`] is about what was asked: what is not there is `None` or `false`.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file cannot be opened or created.
@@ -63,6 +65,12 @@ pub enum Error {
         subject: String,
         /// What the database says; shared, because a failing commit fails every command of its batch.
         source: Arc<sqlx::Error>,
+    },
+    /// A tag that nobody moves names another manifest already; nothing is recorded.
+    #[error("tag {tag} names another manifest already")]
+    TagTaken {
+        /// The tag.
+        tag: Tag,
     },
     /// The index was closed, or its writer has stopped. A change may or may not be in the index.
     #[error("cannot {operation} {subject}: the index is closed")]

@@ -30,6 +30,8 @@ pub struct NewManifest<'a> {
     pub provenance: Provenance,
     /// Tags to point at it.
     pub tags: &'a [Tag],
+    /// Those of the tags that nobody moves: if one of them names another manifest already, nothing is recorded.
+    pub immutable: &'a [Tag],
     /// Now.
     pub now_ms: i64,
 }
@@ -100,6 +102,7 @@ impl Metadata {
             media_type: new.media_type.to_owned(),
             manifest: new.manifest.clone(),
             tags: new.tags.to_vec(),
+            immutable: new.immutable.to_vec(),
             blob: NewBlob {
                 digest: new.digest,
                 size_bytes: new.size_bytes,
@@ -109,10 +112,10 @@ impl Metadata {
                 now_ms: new.now_ms,
             },
         };
-        self.write("record manifest", &new.digest, move |connection| {
+        let recorded = self.write("record manifest", &new.digest, move |connection| {
             async move { put(connection, &owned).await }.boxed()
-        })
-        .await
+        });
+        recorded.await?.map_err(|tag| Error::TagTaken { tag })
     }
 
     /// The manifest, if the repository knows it, and whether its bytes are here.
@@ -209,10 +212,16 @@ struct Owned {
     media_type: String,
     manifest: Manifest,
     tags: Vec<Tag>,
+    immutable: Vec<Tag>,
     blob: NewBlob,
 }
 
-async fn put(connection: &mut SqliteConnection, new: &Owned) -> Result<BlobChange, sqlx::Error> {
+async fn put(connection: &mut SqliteConnection, new: &Owned) -> Result<Result<BlobChange, Tag>, sqlx::Error> {
+    for tag in &new.immutable {
+        if tags::names_another(connection, &new.repo, tag, &new.blob.digest).await? {
+            return Ok(Err(tag.clone()));
+        }
+    }
     let NewBlob { provenance, now_ms, .. } = new.blob;
     let repository_id = repositories::ensure(connection, &new.repo, provenance, now_ms).await?;
     let (blob_id, change) = blobs::store(connection, &new.blob).await?;
@@ -227,7 +236,7 @@ async fn put(connection: &mut SqliteConnection, new: &Owned) -> Result<BlobChang
     for tag in &new.tags {
         tags::upsert(connection, repository_id, tag, manifest_id, provenance, now_ms).await?;
     }
-    Ok(change)
+    Ok(Ok(change))
 }
 
 async fn insert(

@@ -15,6 +15,7 @@
 //! A crash leaves the last committed transaction; `SQLite` replays its log when the file is opened. Blobs that a crash left in
 //! [`BlobState::Deleting`] are found by [`Metadata::list_deleting`].
 
+mod access;
 mod audit;
 mod blobs;
 mod columns;
@@ -48,6 +49,7 @@ use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, Connection as _, SqlStr, SqliteConnection};
 
+pub use access::{RefreshTokenRow, RobotRow, SigningKeyRow};
 pub use audit::{Drift, Flaw};
 pub use blobs::{BlobChange, BlobRow, BlobState};
 pub use contents::{Child, Part};
@@ -70,6 +72,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "initial", include_str!("migrations/0001_initial.sql")),
     (2, "upstream_lists", include_str!("migrations/0002_upstream_lists.sql")),
     (5, "scrub", include_str!("migrations/0005_scrub.sql")),
+    (6, "access", include_str!("migrations/0006_access.sql")),
 ];
 
 /// How long to wait for a lock of the file. Only another process can hold one: a backup, or somebody's `sqlite3`.

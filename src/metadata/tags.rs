@@ -129,6 +129,19 @@ impl Metadata {
         .await
     }
 
+    /// The pushed tags that name the manifest.
+    pub async fn list_pushed_tags_of(&self, repo: &RepositoryName, digest: &Digest) -> Result<Vec<Tag>, Error> {
+        sqlx::query_scalar(
+            "SELECT t.name FROM repository r JOIN tag t ON t.repository_id = r.id JOIN manifest m ON m.id = t.manifest_id
+             WHERE r.name = $1 AND m.digest = $2 AND t.pushed ORDER BY t.name",
+        )
+        .bind(repo)
+        .bind(digest)
+        .fetch_all(self.readers())
+        .await
+        .map_err(cannot("list the tags of", digest))
+    }
+
     /// Up to `limit` tags of the repository after `after`, in bytewise order.
     pub async fn list_tags(&self, repo: &RepositoryName, after: Option<&str>, limit: usize) -> Result<Vec<Tag>, Error> {
         sqlx::query_scalar(
@@ -169,4 +182,23 @@ pub(super) async fn upsert(
     .execute(connection)
     .await?;
     Ok(done.rows_affected() > 0)
+}
+
+/// Was the tag pushed, and for another manifest than this?
+pub(super) async fn names_another(
+    connection: &mut SqliteConnection,
+    repo: &RepositoryName,
+    name: &Tag,
+    digest: &Digest,
+) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM repository r JOIN tag t ON t.repository_id = r.id
+             JOIN manifest m ON m.id = t.manifest_id
+         WHERE r.name = $1 AND t.name = $2 AND t.pushed AND m.digest <> $3)",
+    )
+    .bind(repo)
+    .bind(name)
+    .bind(digest)
+    .fetch_one(connection)
+    .await
 }

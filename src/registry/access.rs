@@ -2,7 +2,7 @@
 
 use super::error::Error;
 use super::routing::Target;
-use super::{Registry, UpstreamError};
+use super::{Caller, Registry, Sight, UpstreamError};
 use crate::cache::{self, Probe, Source};
 use crate::oci::RepositoryName;
 
@@ -23,10 +23,31 @@ impl Registry {
         self.guarded.iter().any(|host| Some(host.as_str()) == first)
     }
 
-    /// Those of these repositories that show what they have to whoever asks.
-    pub(super) fn readable_by_all(&self, mut names: Vec<RepositoryName>) -> Vec<RepositoryName> {
-        names.retain(|name| !self.is_guarded(name));
+    /// Those of these repositories that show what they have to whoever asks, and that this one may see.
+    pub(super) fn readable(&self, mut names: Vec<RepositoryName>, sight: &Sight) -> Vec<RepositoryName> {
+        names.retain(|name| !self.is_guarded(name) && sight.sees(name));
         names
+    }
+
+    /// Are the caller's credentials meant for an upstream that guards what it has, rather than for us?
+    pub fn relays_credentials(&self, target: &Target) -> bool {
+        if self.guarded.is_empty() {
+            return false;
+        }
+        let Ok(route) = self.names.route(target) else { return false };
+        self.is_guarded(route.mirrored.as_ref().map_or(&route.home, |mirrored| &mirrored.canonical))
+    }
+
+    /// Every name of the repository that a request is about, the one it is kept under first, whether there is such a
+    /// repository or not: what rules about names are held against, so that no spelling gets around them.
+    pub fn known_as(&self, target: &Target) -> Vec<String> {
+        self.names.known_as(target)
+    }
+
+    /// The same for a repository by the name under which it is kept here.
+    pub fn known_by(&self, name: &RepositoryName) -> Vec<String> {
+        let caller = Caller::default();
+        self.names.known_as(&Target { name: name.clone(), ns: None, host: None, caller })
     }
 
     /// Must a client be asked for credentials before it says what it wants? Docker's and podman's clients give them to a

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::oci::{Digest, ManifestInvalid, Reference, RepositoryName, UploadId};
+use crate::oci::{Digest, ManifestInvalid, Reference, RepositoryName, Tag, UploadId};
 use crate::{blobs, cache, metadata};
 
 /// Why an operation did not succeed.
@@ -55,6 +55,14 @@ pub enum Error {
     /// The bytes are no manifest.
     #[error("{0}")]
     ManifestInvalid(ManifestInvalid),
+    /// The tag is set once and for all.
+    #[error("tag {tag} of repository {name} is immutable: it is there already and stays; use another tag")]
+    TagImmutable {
+        /// The repository.
+        name: RepositoryName,
+        /// The tag.
+        tag: Tag,
+    },
     /// The manifest is larger than the limit.
     #[error("the manifest has more than {max_bytes} bytes, the limit is push.manifest_max")]
     ManifestTooLarge {

@@ -6,11 +6,11 @@ use bytes::Bytes;
 
 use super::error::Error;
 use super::routing::Target;
-use super::{Place, Registry, Sparse, within_patience};
+use super::{Keeps, Place, Registry, Sparse, within_patience};
 use crate::cache::space::{Class, Holding, blocks_for};
 use crate::cache::{self, Outcome, Probe, PulledManifest, Source, to_the_end};
 use crate::fault;
-use crate::metadata::{NewManifest, Provenance};
+use crate::metadata::{self, NewManifest, Provenance};
 use crate::oci::{Algorithm, Digest, Manifest, Reference, RepositoryName, Tag};
 
 /// What a push made.
@@ -70,7 +70,7 @@ impl Registry {
         content_type: Option<&str>,
         bytes: Bytes,
     ) -> Result<PushedManifest, Error> {
-        let behind = self.readable_by_all(self.route(target)?.private);
+        let behind = self.readable(self.route(target)?.private, &target.caller.sight);
         let name = self.home(target)?;
         let (digest, tags) = match reference {
             Reference::Tag(tag) => (Digest::of(Algorithm::Sha256, &bytes), vec![tag.clone()]),
@@ -82,12 +82,14 @@ impl Registry {
         }
         let manifest = Manifest::parse(&bytes, content_type).map_err(Error::ManifestInvalid)?;
         let subject = manifest.subject;
+        let keeps = target.caller.keeps.clone();
+        self.check_kept(&name, &digest, &tags, &keeps).await?;
         let (this, set, repository) = (Arc::clone(self), tags.clone(), name.clone());
         let stored = to_the_end(async move {
             let missing = this.adopt(&repository, &behind, &manifest, 0).await?;
             this.check_missing(&repository, &manifest, missing)?;
             fault::point("manifest: adopted");
-            this.store_manifest(&repository, digest, &manifest, bytes, &set).await
+            this.store_manifest(&repository, digest, &manifest, bytes, &set, &keeps).await
         });
         stored.await.unwrap_or(Err(Error::cache(&name)(cache::Error::Stopped)))?;
         Ok(PushedManifest { digest, subject, tags })
@@ -96,6 +98,21 @@ impl Registry {
     /// Removes a tag, or a manifest with every tag that names it.
     pub async fn delete_manifest(self: &Arc<Self>, target: &Target, reference: &Reference) -> Result<(), Error> {
         let name = self.stored_name(target, Probe::Manifest(reference.clone())).await?;
+        let keeps = &target.caller.keeps;
+        let kept = match reference {
+            _ if keeps.is_nothing() => None,
+            Reference::Digest(digest) => {
+                let tags = self.depot().metadata.list_pushed_tags_of(&name, digest).await?;
+                tags.into_iter().find(|tag| keeps.keeps(tag))
+            }
+            Reference::Tag(tag) => {
+                let row = self.depot().metadata.find_tag(&name, tag).await?;
+                row.filter(|row| row.provenance.is_pushed() && keeps.keeps(tag)).map(|row| row.name)
+            }
+        };
+        if let Some(tag) = kept {
+            return Err(Error::TagImmutable { name, tag });
+        }
         let (this, repository, wanted) = (Arc::clone(self), name.clone(), reference.clone());
         let deleted = to_the_end(async move { this.forget_manifest(&repository, &wanted).await });
         if deleted.await.unwrap_or(Err(Error::cache(&name)(cache::Error::Stopped)))? {
@@ -103,6 +120,23 @@ impl Registry {
         } else {
             Err(Error::ManifestUnknown { name, reference: reference.clone() })
         }
+    }
+
+    /// The index has the last word, in the transaction that sets the tags; this keeps bytes from being stored in vain.
+    async fn check_kept(
+        &self,
+        name: &RepositoryName,
+        digest: &Digest,
+        tags: &[Tag],
+        keeps: &Keeps,
+    ) -> Result<(), Error> {
+        for tag in tags.iter().filter(|tag| keeps.keeps(tag)) {
+            let row = self.depot().metadata.find_tag(name, tag).await?;
+            if row.is_some_and(|row| row.provenance.is_pushed() && row.digest != *digest) {
+                return Err(Error::TagImmutable { name: name.clone(), tag: tag.clone() });
+            }
+        }
+        Ok(())
     }
 
     async fn forget_manifest(&self, name: &RepositoryName, reference: &Reference) -> Result<bool, Error> {
@@ -176,8 +210,10 @@ impl Registry {
         manifest: &Manifest,
         bytes: Bytes,
         tags: &[Tag],
+        keeps: &Keeps,
     ) -> Result<(), Error> {
         let depot = self.depot();
+        let kept: Vec<Tag> = tags.iter().filter(|tag| keeps.keeps(tag)).cloned().collect();
         let size_bytes = bytes.len() as u64;
         let reservation =
             depot.room.reserve(Class::Pushed, blocks_for(size_bytes)).await.map_err(Error::cache(name))?;
@@ -195,9 +231,14 @@ impl Registry {
                     manifest,
                     provenance: Provenance::Pushed,
                     tags,
+                    immutable: &kept,
                     now_ms: depot.clock.now_ms(),
                 })
-                .await?;
+                .await
+                .map_err(|error| match error {
+                    metadata::Error::TagTaken { tag } => Error::TagImmutable { name: name.clone(), tag },
+                    error => error.into(),
+                })?;
             fault::point("manifest: recorded");
             reservation.admit(change.before.as_ref().and_then(Holding::of), Holding::of_present(stored_bytes, true));
             Ok::<_, Error>(())

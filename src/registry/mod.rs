@@ -26,7 +26,7 @@ use crate::cache::{
 use crate::oci::{Digest, Host, RepositoryName};
 
 pub use blobs::{BlobHead, Content, PulledBlob};
-pub use caller::Caller;
+pub use caller::{Caller, Keeps, Sight};
 pub use error::Error;
 pub use manifests::{FoundManifest, PushedManifest};
 pub use routing::{Names, Target};

@@ -86,6 +86,8 @@ pub struct Route {
     pub overlay: bool,
     /// There is an upstream of that name, but nobody is to ask it for this repository.
     pub is_closed: bool,
+    /// The upstream and what the repository is called there, also if nobody is to ask it.
+    pub upstream: Option<(Host, RepositoryName)>,
 }
 
 /// Why there is no repository behind a request.
@@ -160,6 +162,26 @@ impl Names {
         }
     }
 
+    /// Every name of the repository that a request is about, the one under which its upstream's content is kept first.
+    /// The same for all spellings of one repository. Where no upstream is meant by `?ns=`, the name that it would have there.
+    pub fn known_as(&self, target: &Target) -> Vec<String> {
+        let Ok(route) = self.route(target) else {
+            let of = target.ns.iter().map(|ns| format!("{ns}/{}", target.name));
+            return of.chain([target.name.to_string()]).collect();
+        };
+        let Some((upstream, remote)) = route.upstream else { return vec![route.home.to_string()] };
+        let is_default = self.default.as_ref() == Some(&upstream);
+        let short = remote.as_str().strip_prefix("library/").filter(|_| upstream.as_str() == DOCKER_HUB);
+        let short = short.filter(|short| !short.contains('/'));
+        let mut names = vec![format!("{upstream}/{remote}")];
+        names.extend(short.map(|short| format!("{upstream}/{short}")));
+        if is_default {
+            names.push(remote.to_string());
+            names.extend(short.map(str::to_owned));
+        }
+        names
+    }
+
     /// The upstream that a Host header means: one configured with this port, or without any.
     pub(super) fn meant_by(&self, host: &str) -> Option<&Host> {
         let without_port = || match host.rsplit_once(':') {
@@ -171,7 +193,15 @@ impl Names {
 
     fn local(&self, rule: Rule, name: &RepositoryName) -> Route {
         let overlay = self.overlay.is_match(name.as_str());
-        Route { rule, home: name.clone(), private: vec![name.clone()], mirrored: None, overlay, is_closed: false }
+        Route {
+            rule,
+            home: name.clone(),
+            private: vec![name.clone()],
+            mirrored: None,
+            overlay,
+            is_closed: false,
+            upstream: None,
+        }
     }
 
     /// The repository `name` of an upstream. `spelled` are further names that this client's spelling stands for.
@@ -197,8 +227,10 @@ impl Names {
         let names = || private.iter().map(RepositoryName::as_str);
         let is_closed = names().any(|name| self.local_only.is_match(name));
         let overlay = names().any(|name| self.overlay.is_match(name));
-        let mirrored = Mirrored { upstream: upstream.clone(), canonical: canonical.clone(), remote };
-        Ok(Route { rule, home: canonical, private, mirrored: (!is_closed).then_some(mirrored), overlay, is_closed })
+        let mirrored = Mirrored { upstream: upstream.clone(), canonical: canonical.clone(), remote: remote.clone() };
+        let mirrored = (!is_closed).then_some(mirrored);
+        let upstream = Some((upstream.clone(), remote));
+        Ok(Route { rule, home: canonical, private, mirrored, overlay, is_closed, upstream })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::error::Error;
 use super::routing::Target;
-use super::{Place, Registry, within_patience};
+use super::{Place, Registry, Sight, within_patience};
 use crate::cache::{Error as CacheError, Listed, Outcome, Probe, Source, Staleness};
 use crate::oci::{RepositoryName, Tag};
 
@@ -50,8 +50,13 @@ impl Registry {
         }
     }
 
-    /// The repositories of the registry that come after `last`.
-    pub async fn list_repositories(&self, n: usize, last: Option<&str>) -> Result<Page<RepositoryName>, Error> {
+    /// The repositories of the registry that come after `last`, as far as they may be seen.
+    pub async fn list_repositories(
+        &self,
+        sight: &Sight,
+        n: usize,
+        last: Option<&str>,
+    ) -> Result<Page<RepositoryName>, Error> {
         let n = n.min(PAGE_MAX);
         let mut names: Vec<RepositoryName> = Vec::new();
         let mut last = last.map(str::to_owned);
@@ -60,7 +65,7 @@ impl Registry {
             let found = self.depot().metadata.list_repositories(last.as_deref(), n + 1).await?;
             let is_end = found.len() <= n;
             last = found.last().map(ToString::to_string);
-            names.extend(self.readable_by_all(found));
+            names.extend(self.readable(found, sight));
             if is_end {
                 break;
             }

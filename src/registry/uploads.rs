@@ -196,13 +196,13 @@ impl Registry {
         from: Option<&RepositoryName>,
     ) -> Result<Mounted, Error> {
         let name = self.home(target)?;
-        let metadata = &self.depot().metadata;
+        let (metadata, sight) = (&self.depot().metadata, &target.caller.sight);
         let is_allowed = match from {
-            None => !self.readable_by_all(metadata.find_mountable(digest).await?).is_empty(),
+            None => !self.readable(metadata.find_mountable(digest).await?, sight).is_empty(),
             Some(from) => {
                 let from = Target { name: from.clone(), ns: None, host: None, caller: Caller::default() };
                 let names =
-                    self.names.route(&from).map_or_else(|_| Vec::new(), |route| self.readable_by_all(route.private));
+                    self.names.route(&from).map_or_else(|_| Vec::new(), |route| self.readable(route.private, sight));
                 let mut is_linked = false;
                 for name in &names {
                     is_linked |=

@@ -1,6 +1,7 @@
 //! One binary for all tests of behaviour: a module for each, and what they share in `support`.
 #![expect(clippy::disallowed_methods, reason = "tests own their tasks, their files and their processes")]
 
+mod access; // who may do what: rules, passwords, tokens, robots, every route against every caller
 mod admin; // what operators see of the inside, and who may
 mod artifacts; // what is kept beside images
 mod bounds;

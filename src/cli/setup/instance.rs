@@ -22,6 +22,8 @@ pub struct Instance {
     pub is_loopback: bool,
     /// The authority of its certificate, if it is one of our own making (`entrepot setup tls`), as PEM.
     pub authority_pem: Option<String>,
+    /// Do its clients sign in?
+    pub has_accounts: bool,
     /// The upstreams, in the order of their names.
     pub upstreams: Vec<Origin>,
 }
@@ -52,6 +54,7 @@ impl Instance {
             is_plain: url.as_url().scheme() == "http",
             is_loopback,
             authority_pem: None,
+            has_accounts: config.auth.is_some(),
             upstreams: config.upstreams.iter().map(Origin::of).collect(),
             url: url.origin(),
         }

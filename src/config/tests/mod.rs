@@ -15,6 +15,9 @@ use crate::cli::check_config;
 
 const SHIPPED: &str = include_str!("../../../config.yaml");
 
+/// A hash as `entrepot hash-password` writes it.
+const BCRYPT: &str = "$2y$04$abcdefghijklmnopqrstuuGsjVJ7bSMCCbQ/6ZSYu7hlyZ7v3DH1O";
+
 /// A certificate and its key, made up at each run.
 static IDENTITY: LazyLock<(String, String)> = LazyLock::new(|| {
     let made = rcgen::generate_simple_self_signed(["registry.lan".to_owned()]).unwrap();
@@ -27,6 +30,8 @@ fn secret(path: &Path) -> io::Result<String> {
         Some("/run/secrets/empty") => Ok("\n".to_owned()),
         Some("/etc/ssl/lan.pem") => Ok(IDENTITY.0.clone()),
         Some("/run/secrets/lan.key") => Ok(IDENTITY.1.clone()),
+        Some("/etc/entrepot/htpasswd") => Ok(format!("alice:{BCRYPT}\nbob:{BCRYPT}\n")),
+        Some("/etc/entrepot/plain") => Ok("alice:hunter2\n".to_owned()),
         Some("/run/secrets/config.json") => Ok("{\"auths\": {}}".to_owned()),
         _ => Err(io::Error::from(io::ErrorKind::NotFound)),
     }

@@ -55,6 +55,7 @@ fn shipped_with_each_comment_active() -> Vec<(String, String)> {
 #[test]
 fn the_shipped_file_shows_every_key() {
     let active = tree_of(SHIPPED);
+    let access = tree_of(&shipped_access());
     let commented = shipped_with_each_comment_active();
     for (path, _) in KEYS {
         let is_shown = match path {
@@ -62,11 +63,29 @@ fn the_shipped_file_shows_every_key() {
                 active.get(&KeyPath::of(&[section, "docker.io", key])).is_some()
                     || commented.iter().any(|(shown, _)| shown == key)
             }
+            ["auth", _] => access.get(&KeyPath::of(path)).is_some(),
             [.., key] => active.get(&KeyPath::of(path)).is_some() || commented.iter().any(|(shown, _)| shown == key),
             [] => false,
         };
         assert!(is_shown, "{} is not in config.yaml", path.join("."));
     }
+}
+
+/// The section that is shown as a comment because its absence means something.
+fn shipped_access() -> String {
+    let (_, after) = SHIPPED.split_once("\n# auth:\n").unwrap();
+    let lines = after.lines().take_while(|line| line.starts_with('#'));
+    let lines: Vec<&str> = lines.map(|line| line.strip_prefix("# ").unwrap()).collect();
+    format!("auth:\n{}\n", lines.join("\n").replace("  # realm:", "  realm:"))
+}
+
+#[test]
+fn the_shipped_rules_are_accepted() {
+    let text = shipped_access();
+    let config = from_text(&text).unwrap();
+    let auth = config.auth.unwrap();
+    assert_eq!((auth.rules.len(), auth.admins.len(), auth.htpasswd.unwrap().users.len()), (2, 1, 2));
+    assert_eq!(auth.refresh_lifetime, super::super::Auth::default().refresh_lifetime);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod door;
 mod fills;
 mod moment;
+pub mod robots;
 mod route;
 mod scrub;
 pub mod why;
@@ -17,6 +18,8 @@ use super::AppState;
 use super::access_log::{Line, Operation};
 use super::body::Body;
 use super::error::ApiError;
+use super::gate;
+use super::patience;
 use super::request::{Asked, RequestId};
 
 pub use door::{Denied, Door};
@@ -38,10 +41,16 @@ pub async fn serve(State(app): State<AppState>, request: Request) -> Response {
 }
 
 async fn dispatch(app: &AppState, action: &Action, request: Request, id: RequestId) -> Result<Response, ApiError> {
-    let (asked, _) = Asked::new(request);
-    app.admin.admit(&asked)?;
+    let (asked, body) = Asked::new(request);
+    gate::admit_admin(app, &asked).await?;
     match action {
         Action::ListFills => Ok(fills::list(&app.registry)),
+        Action::ListRobots => Ok(robots::list(app.authority.robots())),
+        Action::CreateRobot => {
+            let (body, now_ms) = (patience::patient(body, app.read_timeout), app.registry.depot().clock.now_ms());
+            robots::create(app.authority.robots(), body, now_ms, id).await
+        }
+        Action::RevokeRobot { name } => robots::revoke(app.authority.robots(), name, id).await,
         Action::ShowScrub => {
             scrub::show(&app.registry).await.map_err(|error| ApiError::internal(&error, &id.to_string()))
         }

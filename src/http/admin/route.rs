@@ -11,6 +11,15 @@ pub enum Action {
     ShowScrub,
     /// Why a reference is answered as it is.
     Explain,
+    /// The names for programs.
+    ListRobots,
+    /// Another one.
+    CreateRobot,
+    /// One less.
+    RevokeRobot {
+        /// Its name.
+        name: String,
+    },
 }
 
 /// Why a request is no action.
@@ -34,20 +43,34 @@ impl Action {
             Self::ListFills => "list_fills",
             Self::ShowScrub => "show_scrub",
             Self::Explain => "explain",
+            Self::ListRobots => "list_robots",
+            Self::CreateRobot => "create_robot",
+            Self::RevokeRobot { .. } => "revoke_robot",
         }
     }
 }
 
 /// The action of a request. `path` is the path as it came.
 pub fn route(method: &Method, path: &str) -> Result<Action, Unroutable> {
+    if path == "/api/v1/robots" && *method == Method::POST {
+        return Ok(Action::CreateRobot);
+    }
+    if let Some(name) = path.strip_prefix("/api/v1/robots/").filter(|name| !name.is_empty() && !name.contains('/')) {
+        return match *method {
+            Method::DELETE => Ok(Action::RevokeRobot { name: name.to_owned() }),
+            _ => Err(Unroutable::Method { allow: "DELETE" }),
+        };
+    }
     let action = match path {
         "/api/v1/fills" => Action::ListFills,
         "/api/v1/scrub" => Action::ShowScrub,
         "/api/v1/why" => Action::Explain,
+        "/api/v1/robots" => Action::ListRobots,
         _ => return Err(Unroutable::Path),
     };
     match *method {
         Method::GET | Method::HEAD => Ok(action),
+        _ if action == Action::ListRobots => Err(Unroutable::Method { allow: "GET, HEAD, POST" }),
         _ => Err(Unroutable::Method { allow: "GET, HEAD" }),
     }
 }
@@ -64,6 +87,13 @@ mod tests {
             (Method::POST, "/api/v1/fills", Err(Unroutable::Method { allow: "GET, HEAD" })),
             (Method::GET, "/api/v1/scrub", Ok(Action::ShowScrub)),
             (Method::GET, "/api/v1/why", Ok(Action::Explain)),
+            (Method::GET, "/api/v1/robots", Ok(Action::ListRobots)),
+            (Method::POST, "/api/v1/robots", Ok(Action::CreateRobot)),
+            (Method::PUT, "/api/v1/robots", Err(Unroutable::Method { allow: "GET, HEAD, POST" })),
+            (Method::DELETE, "/api/v1/robots/ci", Ok(Action::RevokeRobot { name: "ci".to_owned() })),
+            (Method::GET, "/api/v1/robots/ci", Err(Unroutable::Method { allow: "DELETE" })),
+            (Method::DELETE, "/api/v1/robots/", Err(Unroutable::Path)),
+            (Method::DELETE, "/api/v1/robots/a/b", Err(Unroutable::Path)),
             (Method::GET, "/api/v1/fills/", Err(Unroutable::Path)),
             (Method::GET, "/api/v2/fills", Err(Unroutable::Path)),
             (Method::GET, "/api/", Err(Unroutable::Path)),

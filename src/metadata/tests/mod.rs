@@ -107,6 +107,7 @@ fn put<'a>(
         manifest,
         provenance,
         tags,
+        immutable: &[],
         now_ms: 1,
     }
 }

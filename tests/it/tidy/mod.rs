@@ -18,9 +18,13 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("cache", &["blobs", "metadata", "upstream", "oci"]),
     ("registry", &["cache", "blobs", "metadata", "upstream", "oci"]),
     ("tasks", &["registry", "cache", "blobs", "metadata", "storage", "oci"]),
-    ("http", &["registry", "oci"]),
+    ("auth", &["metadata", "oci"]),
+    ("http", &["registry", "auth", "oci"]),
     ("config", &[]),
-    ("cli", &["config", "http", "tasks", "registry", "cache", "upstream", "metadata", "blobs", "storage", "oci"]),
+    (
+        "cli",
+        &["config", "http", "tasks", "registry", "auth", "cache", "upstream", "metadata", "blobs", "storage", "oci"],
+    ),
 ];
 
 /// Known to all and knowing nobody.

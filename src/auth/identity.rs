@@ -1,0 +1,60 @@
+//! Who asks.
+
+use std::fmt;
+
+use super::policy::{Grant, Permissions};
+
+/// Who a request comes from, as far as that has been proven.
+#[derive(Clone, Debug)]
+pub enum Identity {
+    /// Nobody in particular.
+    Anonymous {
+        /// It asks from this machine, and nobody sent it on.
+        is_local: bool,
+    },
+    /// A user of the file of passwords.
+    User {
+        /// The name.
+        name: String,
+        /// The groups it is in.
+        groups: Vec<String>,
+    },
+    /// A robot, whose token says what it may do: rules do not concern it.
+    Robot {
+        /// The name.
+        name: String,
+        /// What it may do.
+        grant: Grant,
+    },
+}
+
+impl Identity {
+    /// Nobody, from elsewhere.
+    pub const fn anonymous() -> Self {
+        Self::Anonymous { is_local: false }
+    }
+
+    /// Did it sign in?
+    pub const fn is_signed_in(&self) -> bool {
+        !matches!(self, Self::Anonymous { .. })
+    }
+
+    /// What it may do beyond all rules.
+    pub(super) fn granted(&self, names: &[String]) -> Option<Permissions> {
+        match self {
+            Self::Robot { grant, .. } => Some(grant.permissions(names)),
+            Self::Anonymous { .. } | Self::User { .. } => None,
+        }
+    }
+}
+
+/// As in rules, logs and tokens: `anonymous`, `user:alice`, `robot:ci`.
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Anonymous { .. } => f.write_str("anonymous"),
+            Self::User { name, .. } => write!(f, "user:{name}"),
+            Self::Robot { name, .. } => write!(f, "robot:{name}"),
+        }
+    }
+}

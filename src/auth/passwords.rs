@@ -1,0 +1,199 @@
+//! Passwords: checked against bcrypt hashes, off the threads that serve, by few at a time.
+//!
+//! An unknown name costs what a known one costs. A success is remembered for a minute under a keyed digest, because clients
+//! send their password with every request; a change of the file forgets it, for the hash is part of what is digested.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::hmac;
+use aws_lc_rs::rand::SystemRandom;
+use moka::sync::Cache;
+use secrecy::{ExposeSecret as _, SecretString};
+use tokio::sync::Semaphore;
+
+use super::Refusal;
+use super::throttle::{self, Throttle};
+use crate::metrics::Metrics;
+
+/// Successes remembered at most, and for how long.
+const VERIFIED_MAX: u64 = 10_000;
+const VERIFIED_FOR: Duration = Duration::from_mins(1);
+/// Hashes computed at a time: each keeps a processor busy for a good part of a second.
+const CHECKS_MAX: usize = 2;
+/// Checks that may wait for their turn; further ones are told to come back.
+const CHECKS_WAITING_MAX: usize = 64;
+/// The longest name and password that are looked at.
+const NAME_BYTES_MAX: usize = 255;
+const PASSWORD_BYTES_MAX: usize = 1024;
+
+/// Nobody's hash, where there is no user's: of a cost as `hash-password` makes them.
+const DECOY: &str = "$2y$12$abcdefghijklmnopqrstuuGsjVJ7bSMCCbQ/6ZSYu7hlyZ7v3DH1O";
+
+/// The users and their hashes.
+#[derive(Clone, Debug)]
+pub struct Accounts {
+    hashes: HashMap<String, SecretString>,
+    /// What an unknown user's password is compared with.
+    decoy: SecretString,
+}
+
+impl Accounts {
+    /// These users. The hashes are bcrypt's.
+    pub fn new(users: impl IntoIterator<Item = (String, SecretString)>) -> Self {
+        let hashes: HashMap<String, SecretString> = users.into_iter().collect();
+        // `$2y$12$…`: of one length, so the dearest is the greatest.
+        let cost = |hash: &SecretString| hash.expose_secret().get(4..6).unwrap_or_default().to_owned();
+        let dearest = hashes.values().max_by_key(|hash| cost(hash)).cloned();
+        Self { decoy: dearest.unwrap_or_else(|| DECOY.into()), hashes }
+    }
+
+    /// The hash of a user's password.
+    pub fn hash(&self, name: &str) -> Option<&SecretString> {
+        self.hashes.get(name)
+    }
+}
+
+/// What checks passwords.
+pub struct Passwords {
+    key: hmac::Key,
+    verified: Cache<[u8; 32], ()>,
+    throttle: Throttle,
+    checks: Arc<Semaphore>,
+    waiting: Semaphore,
+}
+
+impl Passwords {
+    /// Nothing was checked yet.
+    pub fn new(metrics: &Metrics) -> Self {
+        metrics.limit("passwords_verified_max", VERIFIED_MAX);
+        metrics.limit("password_checks_max", CHECKS_MAX as u64);
+        metrics.limit("password_checks_waiting_max", CHECKS_WAITING_MAX as u64);
+        metrics.limit("password_failures_max", throttle::ENTRIES_MAX);
+        Self {
+            key: hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).expect("the system has random bytes"),
+            verified: Cache::builder().max_capacity(VERIFIED_MAX).time_to_live(VERIFIED_FOR).build(),
+            throttle: Throttle::new(),
+            checks: Arc::new(Semaphore::new(CHECKS_MAX)),
+            waiting: Semaphore::new(CHECKS_MAX + CHECKS_WAITING_MAX),
+        }
+    }
+
+    /// Is this the user's password?
+    pub async fn check(
+        &self,
+        accounts: &Accounts,
+        name: &str,
+        password: &SecretString,
+        address: Option<IpAddr>,
+        now_ms: i64,
+    ) -> Result<(), Refusal> {
+        if name.len() > NAME_BYTES_MAX || password.expose_secret().len() > PASSWORD_BYTES_MAX {
+            return Err(Refusal::WrongPassword);
+        }
+        let known = accounts.hash(name);
+        let mark = known.map(|hash| self.mark(&[name, password.expose_secret(), hash.expose_secret()]));
+        if mark.is_some_and(|mark| self.verified.contains_key(&mark)) {
+            return Ok(());
+        }
+        if let Some(wait) = self.throttle.wait(name, address, now_ms) {
+            return Err(Refusal::Throttled { wait });
+        }
+        let _place = self.waiting.try_acquire().map_err(|_| Refusal::Throttled { wait: Duration::from_secs(1) })?;
+        let turn = Arc::clone(&self.checks).acquire_owned().await.expect("the semaphore is never closed");
+        let (password, hash) = (password.clone(), known.unwrap_or(&accounts.decoy).clone());
+        let fits = tokio::task::spawn_blocking(move || {
+            let fits = bcrypt::verify(password.expose_secret(), hash.expose_secret());
+            drop(turn);
+            fits.unwrap_or(false)
+        });
+        let fits = fits.await.unwrap_or(false);
+        match mark {
+            Some(mark) if fits => {
+                self.verified.insert(mark, ());
+                self.throttle.succeeded(name, address);
+                Ok(())
+            }
+            _ => {
+                self.throttle.failed(name, address, now_ms);
+                Err(Refusal::WrongPassword)
+            }
+        }
+    }
+
+    fn mark(&self, parts: &[&str]) -> [u8; 32] {
+        let mut context = hmac::Context::with_key(&self.key);
+        for part in parts {
+            // With its length first, so that no two lists of parts are the same bytes.
+            context.update(&(part.len() as u64).to_le_bytes());
+            context.update(part.as_bytes());
+        }
+        let mut mark = [0; 32];
+        mark.copy_from_slice(context.sign().as_ref());
+        mark
+    }
+}
+
+impl std::fmt::Debug for Passwords {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Passwords")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hash(password: &str) -> SecretString {
+        bcrypt::hash(password, 4).unwrap().into()
+    }
+
+    async fn check(passwords: &Passwords, accounts: &Accounts, name: &str, password: &str, now_ms: i64) -> String {
+        let password = password.to_owned().into();
+        match passwords.check(accounts, name, &password, None, now_ms).await {
+            Ok(()) => "in".to_owned(),
+            Err(refusal) => refusal.to_string(),
+        }
+    }
+
+    #[tokio::test]
+    async fn the_right_password_gets_in_and_a_changed_one_counts_at_once() {
+        let passwords = Passwords::new(&Metrics::new());
+        let before = Accounts::new([("alice".to_owned(), hash("one")), ("bob".to_owned(), hash("two"))]);
+        assert_eq!(check(&passwords, &before, "alice", "one", 0).await, "in");
+        let after = Accounts::new([("alice".to_owned(), hash("three"))]);
+        assert_eq!(check(&passwords, &after, "alice", "one", 0).await, Refusal::WrongPassword.to_string());
+        assert_eq!(check(&passwords, &after, "alice", "three", 0).await, "in");
+        assert_eq!(check(&passwords, &after, "bob", "two", 0).await, Refusal::WrongPassword.to_string());
+        assert_eq!(check(&passwords, &after, "", "", 0).await, Refusal::WrongPassword.to_string());
+    }
+
+    #[tokio::test]
+    async fn somebody_elses_password_gets_nobody_in_not_even_the_decoys() {
+        let passwords = Passwords::new(&Metrics::new());
+        let accounts = Accounts::new([("alice".to_owned(), hash("one"))]);
+        // An unknown user is compared with alice's hash.
+        assert_eq!(check(&passwords, &accounts, "mallory", "one", 0).await, Refusal::WrongPassword.to_string());
+    }
+
+    #[tokio::test]
+    async fn who_fails_too_often_waits_but_whoever_was_let_in_goes_on() {
+        let passwords = Passwords::new(&Metrics::new());
+        let accounts = Accounts::new([("alice".to_owned(), hash("one"))]);
+        assert_eq!(check(&passwords, &accounts, "alice", "one", 0).await, "in");
+        for _ in 0..5 {
+            assert_eq!(check(&passwords, &accounts, "alice", "guess", 0).await, Refusal::WrongPassword.to_string());
+        }
+        let waits = Refusal::Throttled { wait: Duration::from_secs(1) }.to_string();
+        assert_eq!(check(&passwords, &accounts, "alice", "guess", 0).await, waits);
+        assert_eq!(check(&passwords, &accounts, "alice", "one", 0).await, "in", "it is remembered");
+    }
+
+    #[test]
+    fn the_decoy_is_a_hash_like_any_other() {
+        assert!(matches!(DECOY.parse::<bcrypt::HashParts>(), Ok(parts) if parts.get_cost() == 12));
+        assert_eq!(Accounts::new([]).decoy.expose_secret(), DECOY);
+    }
+}

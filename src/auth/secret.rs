@@ -1,0 +1,22 @@
+//! Secrets that are made here: shown once, kept as digests. They are random, so that a plain digest is enough.
+
+use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use secrecy::{ExposeSecret as _, SecretString};
+
+/// Random bytes in a secret.
+const RANDOM_BYTES: usize = 32;
+
+/// A new secret that begins with `prefix`, by which people and scanners see what it is.
+pub(super) fn new_secret(prefix: &str) -> SecretString {
+    let mut random = [0; RANDOM_BYTES];
+    SystemRandom::new().fill(&mut random).expect("the system has random bytes");
+    format!("{prefix}{}", BASE64_URL_SAFE_NO_PAD.encode(random)).into()
+}
+
+/// What is kept of a secret.
+pub(super) fn digest_of(secret: &SecretString) -> Vec<u8> {
+    digest(&SHA256, secret.expose_secret().as_bytes()).as_ref().to_vec()
+}

@@ -1,0 +1,92 @@
+//! Who fails to sign in again and again is made to wait, longer each time: by name and address together, so that nobody
+//! locks somebody else out.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use moka::sync::Cache;
+
+/// Names and addresses remembered at most.
+pub(super) const ENTRIES_MAX: u64 = 10_000;
+/// A failure is forgotten so long after the last one.
+const FORGOTTEN_AFTER: Duration = Duration::from_mins(15);
+/// Failures that cost nothing: people mistype.
+const FREE: u32 = 5;
+/// Nobody waits longer than this.
+const WAIT_MAX: Duration = Duration::from_mins(5);
+
+type Key = (String, Option<IpAddr>);
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Failures {
+    count: u32,
+    /// Unix milliseconds.
+    until_ms: i64,
+}
+
+/// The failures of the last minutes.
+#[derive(Debug)]
+pub(super) struct Throttle {
+    failures: Cache<Key, Failures>,
+}
+
+impl Throttle {
+    /// Nobody has failed yet.
+    pub fn new() -> Self {
+        Self { failures: Cache::builder().max_capacity(ENTRIES_MAX).time_to_idle(FORGOTTEN_AFTER).build() }
+    }
+
+    /// How long this one has to wait before it may try again.
+    pub fn wait(&self, name: &str, address: Option<IpAddr>, now_ms: i64) -> Option<Duration> {
+        let until_ms = self.failures.get(&(name.to_owned(), address))?.until_ms;
+        let wait_ms = u64::try_from(until_ms.saturating_sub(now_ms)).ok().filter(|wait_ms| *wait_ms > 0)?;
+        Some(Duration::from_millis(wait_ms))
+    }
+
+    /// It failed.
+    pub fn failed(&self, name: &str, address: Option<IpAddr>, now_ms: i64) {
+        let key = (name.to_owned(), address);
+        self.failures.entry(key).and_upsert_with(|entry| {
+            let count = entry.map_or(0, |entry| entry.into_value().count).saturating_add(1);
+            Failures { count, until_ms: now_ms.saturating_add(wait_ms_after(count)) }
+        });
+    }
+
+    /// It knew the password.
+    pub fn succeeded(&self, name: &str, address: Option<IpAddr>) {
+        self.failures.invalidate(&(name.to_owned(), address));
+    }
+}
+
+fn wait_ms_after(failures: u32) -> i64 {
+    let Some(beyond) = failures.checked_sub(FREE) else { return 0 };
+    let wait = Duration::from_secs(1_u64.checked_shl(beyond).unwrap_or(u64::MAX)).min(WAIT_MAX);
+    i64::try_from(wait.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_failure_beyond_the_free_ones_doubles_the_wait_up_to_a_bound() {
+        let waits: Vec<i64> = [1, 4, 5, 6, 7, 13, 14, 200].map(wait_ms_after).to_vec();
+        assert_eq!(waits, [0, 0, 1_000, 2_000, 4_000, 256_000, 300_000, 300_000]);
+    }
+
+    #[test]
+    fn only_who_failed_waits_and_only_from_there() {
+        let throttle = Throttle::new();
+        let (here, there) = (Some("10.0.0.1".parse().unwrap()), Some("10.0.0.2".parse().unwrap()));
+        for _ in 0..5 {
+            assert_eq!(throttle.wait("alice", here, 1_000), None);
+            throttle.failed("alice", here, 1_000);
+        }
+        assert_eq!(throttle.wait("alice", here, 1_400), Some(Duration::from_millis(600)));
+        assert_eq!(throttle.wait("alice", here, 2_000), None);
+        assert_eq!(throttle.wait("alice", there, 1_400), None);
+        assert_eq!(throttle.wait("bob", here, 1_400), None);
+        throttle.succeeded("alice", here);
+        assert_eq!(throttle.wait("alice", here, 1_400), None);
+    }
+}

@@ -1,0 +1,112 @@
+//! Rules of the section `auth`.
+
+use std::time::Duration;
+
+use super::{
+    Config, Visibility, Who,
+    auth::{AccessRule, Auth, Htpasswd, parse_htpasswd},
+    diagnose::Fault,
+    tree::{KeyPath, Step},
+    units,
+    validate::Check,
+};
+
+/// Docker's clients renew a token that says less as if it were one minute old.
+const TOKEN_LIFETIME_MIN: Duration = Duration::from_mins(1);
+
+impl Check<'_> {
+    /// Who may do what, and whether there is somebody to sign in.
+    pub(super) fn access(&mut self, config: &mut Config) {
+        if config.auth.is_none() {
+            for upstream in &config.upstreams {
+                if upstream.visibility == Visibility::Authenticated {
+                    self.refuse(KeyPath::of(&["upstreams", &upstream.name, "visibility"]), Fault::NoAccounts);
+                }
+            }
+        }
+        let Some(auth) = &mut config.auth else { return };
+        if let Some(htpasswd) = &mut auth.htpasswd {
+            self.users(htpasswd);
+        }
+        self.tokens(auth);
+        let has_group = |who: &Who| if let Who::Group(group) = who { auth.groups.contains_key(group) } else { true };
+        for (index, who) in auth.admins.iter().enumerate() {
+            let path = KeyPath::of(&["auth", "admins"]).then(Step::Index(index));
+            self.who(&path, who, has_group(who));
+            if matches!(who, Who::Anonymous | Who::Loopback) {
+                self.refuse(path, Fault::EverybodyAdmin);
+            }
+        }
+        for (index, rule) in auth.rules.iter().enumerate() {
+            let path = KeyPath::of(&["auth", "rules"]).then(Step::Index(index));
+            let identities = path.clone().then(Step::Key("identities".to_owned()));
+            self.rule(path, rule);
+            for (index, who) in rule.identities.iter().enumerate() {
+                self.who(&identities.clone().then(Step::Index(index)), who, has_group(who));
+            }
+        }
+    }
+
+    fn users(&mut self, htpasswd: &mut Htpasswd) {
+        let path = htpasswd.file.clone();
+        let read = self.read(&path).map_err(|reason| Fault::FileUnreadable { path: path.clone(), reason });
+        let users = read.and_then(|text| parse_htpasswd(&text).map_err(|fault| Fault::Htpasswd { path, fault }));
+        match users {
+            Ok(users) => htpasswd.users = users,
+            Err(fault) => self.refuse(KeyPath::of(&["auth", "htpasswd"]), fault),
+        }
+    }
+
+    fn tokens(&mut self, auth: &Auth) {
+        if auth.token_lifetime < TOKEN_LIFETIME_MIN {
+            self.refuse(KeyPath::of(&["auth", "token_lifetime"]), Fault::ShortToken);
+        }
+        if auth.refresh_lifetime < TOKEN_LIFETIME_MIN {
+            self.refuse(KeyPath::of(&["auth", "refresh_lifetime"]), Fault::ShortToken);
+        }
+        if let Some(realm) = &auth.realm {
+            let fault = match url::Url::parse(realm) {
+                Err(reason) => Some(Fault::Url { reason }),
+                Ok(url) if !matches!(url.scheme(), "http" | "https") => {
+                    Some(Fault::UrlScheme { scheme: url.scheme().to_owned() })
+                }
+                Ok(url) if url.query().is_some() || url.fragment().is_some() => Some(Fault::UrlQuery),
+                Ok(_) => None,
+            };
+            if let Some(fault) = fault {
+                self.refuse(KeyPath::of(&["auth", "realm"]), fault);
+            }
+        }
+        let is_word = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:/".contains(&byte);
+        if auth.service.is_empty() || !auth.service.bytes().all(is_word) {
+            self.refuse(KeyPath::of(&["auth", "service"]), Fault::Service);
+        }
+    }
+
+    fn rule(&mut self, path: KeyPath, rule: &AccessRule) {
+        let at = |key: &str| path.clone().then(Step::Key(key.to_owned()));
+        self.globs(&at("repositories"), &rule.repositories);
+        self.globs(&at("immutable"), &rule.immutable);
+        if rule.repositories.is_empty() {
+            self.refuse(path, Fault::Missing { key: "repositories" });
+        } else if rule.identities.is_empty() && !rule.allow.is_empty() {
+            self.refuse(path, Fault::AllowedToNobody);
+        } else if rule.identities.is_empty() && rule.immutable.is_empty() {
+            self.refuse(path, Fault::IdleRule);
+        }
+    }
+
+    fn who(&mut self, path: &KeyPath, who: &Who, is_group: bool) {
+        if let Who::User(name) = who
+            && let Err(error) = units::glob(name)
+        {
+            let fault = Fault::Pattern { pattern: name.clone(), reason: error.kind().clone() };
+            self.refuse(path.clone(), fault);
+        }
+        if let Who::Group(group) = who
+            && !is_group
+        {
+            self.refuse(path.clone(), Fault::NoGroup { group: group.clone() });
+        }
+    }
+}

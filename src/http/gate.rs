@@ -1,0 +1,196 @@
+//! The one place that lets requests in: who sends them, and whether they may have what they want. It decides by names alone,
+//! before anything is looked up, so that what must not be seen and what is not there look alike.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use super::AppState;
+use super::error::ApiError;
+use super::request::Asked;
+use super::route::Action;
+use crate::auth::{Caller, Permission, Refusal, Standing, Verdict};
+use crate::oci::RepositoryName;
+use crate::registry::{Keeps, Registry, Sight};
+
+/// What an action takes.
+enum Needed<'a> {
+    /// To be somebody who may be here at all.
+    Presence,
+    /// To see which repositories there are.
+    List,
+    /// A permission in a repository.
+    In(&'a RepositoryName, Permission),
+}
+
+const fn needed(action: &Action) -> Needed<'_> {
+    use Permission::{Delete, Pull, Push};
+    match action {
+        Action::Probe => Needed::Presence,
+        Action::ListRepositories => Needed::List,
+        Action::ListTags { name }
+        | Action::PullManifest { name, .. }
+        | Action::PullBlob { name, .. }
+        | Action::ListReferrers { name, .. } => Needed::In(name, Pull),
+        Action::PushManifest { name, .. }
+        | Action::StartUpload { name }
+        | Action::FindUpload { name, .. }
+        | Action::AppendUpload { name, .. }
+        | Action::FinishUpload { name, .. }
+        | Action::CancelUpload { name, .. } => Needed::In(name, Push),
+        Action::DeleteManifest { name, .. } | Action::DeleteBlob { name, .. } => Needed::In(name, Delete),
+    }
+}
+
+/// Lets a request of the distribution specification in, or says why not.
+pub async fn admit(app: &AppState, asked: &mut Asked, action: &Action) -> Result<Caller, ApiError> {
+    let (registry, needed) = (&app.registry, needed(action));
+    let door = Door { asked, registry, standing: &app.authority.standing() };
+    // What is said to an upstream that shows each client what it lets it see is said to that upstream, not to us.
+    let is_relayed = match needed {
+        Needed::In(name, _) => registry.relays_credentials(&asked.target(name)),
+        Needed::Presence => registry.challenges(asked.query.first("ns"), asked.host().as_deref()),
+        Needed::List => false,
+    };
+    let caller = if is_relayed {
+        app.authority.stranger(asked.origin())
+    } else {
+        let identified = app.authority.identify(&asked.presented(), asked.origin()).await;
+        identified.map_err(|refusal| door.refuse(&refusal, &needed))?
+    };
+    let verdict = match needed {
+        // Docker's and podman's clients learn here, and only here, how to say who they are.
+        Needed::Presence if caller.standing().is_configured && !is_relayed && !caller.has_come_in() => Verdict::No,
+        Needed::Presence => Verdict::Yes,
+        Needed::List => caller.may_list(),
+        Needed::In(name, permission) => {
+            let target = asked.target(name);
+            caller.may(permission, || registry.known_as(&target))
+        }
+    };
+    if verdict != Verdict::Yes {
+        return Err(door.turn_away(&caller, verdict, &needed));
+    }
+    asked.sight = sight(registry, &caller, action);
+    asked.keeps = keeps(registry, &caller, asked, action);
+    asked.insists = asked.says_no_cache() && (app.admin.admit(asked).is_ok() || caller.is_admin());
+    Ok(caller)
+}
+
+/// Lets a request of the admin API in: from the addresses that may, and of who is an administrator.
+pub async fn admit_admin(app: &AppState, asked: &Asked) -> Result<(), ApiError> {
+    let Err(denied) = app.admin.admit(asked) else { return Ok(()) };
+    let identified = app.authority.identify(&asked.presented(), asked.origin()).await;
+    let caller = identified.map_err(|refusal| ApiError::refused(&refusal).challenge_basic())?;
+    if caller.is_admin() {
+        Ok(())
+    } else if !caller.standing().is_configured {
+        Err(denied.into())
+    } else if caller.identity().is_signed_in() {
+        Err(ApiError::denied(format!("{} is no administrator (auth.admins)", caller.identity())))
+    } else {
+        Err(ApiError::unauthorized(format!("log in as an administrator (auth.admins): {denied}")))
+    }
+}
+
+/// What the caller sees of repositories that it has not named, or named besides the one that the request is about. The list
+/// of repositories shows whatever it could get a token for; what is mounted must be in the token it has.
+fn sight(registry: &Arc<Registry>, caller: &Caller, action: &Action) -> Sight {
+    if !caller.standing().is_configured {
+        return Sight::default();
+    }
+    let (registry, caller) = (Arc::clone(registry), caller.clone());
+    match action {
+        Action::ListRepositories => {
+            Sight::new(move |name| caller.decide(|| registry.known_by(name)).allowed.has(Permission::Pull))
+        }
+        Action::StartUpload { .. } | Action::PushManifest { .. } => {
+            Sight::new(move |name| caller.may(Permission::Pull, || registry.known_by(name)) == Verdict::Yes)
+        }
+        _ => Sight::default(),
+    }
+}
+
+/// The tags that the rules keep from being moved and deleted in the repository that the action is about.
+fn keeps(registry: &Registry, caller: &Caller, asked: &Asked, action: &Action) -> Keeps {
+    match action {
+        Action::PushManifest { name, .. } | Action::DeleteManifest { name, .. }
+            if caller.standing().policy.has_immutable_tags() =>
+        {
+            let (names, caller) = (registry.known_as(&asked.target(name)), caller.clone());
+            Keeps::new(move |tag| caller.standing().policy.is_immutable(&names, tag))
+        }
+        _ => Keeps::default(),
+    }
+}
+
+/// Where somebody is told to stay outside.
+struct Door<'a> {
+    asked: &'a Asked,
+    registry: &'a Registry,
+    standing: &'a Standing,
+}
+
+impl Door<'_> {
+    /// Who shows a wrong key is not taken for nobody.
+    fn refuse(&self, refusal: &Refusal, needed: &Needed<'_>) -> ApiError {
+        let error = if *refusal == Refusal::Token { Some("invalid_token") } else { None };
+        ApiError::refused(refusal).challenge(self.challenge(needed, error))
+    }
+
+    fn turn_away(&self, caller: &Caller, verdict: Verdict, needed: &Needed<'_>) -> ApiError {
+        let wanted = match needed {
+            Needed::Presence => "use this registry".to_owned(),
+            Needed::List => "list the repositories of this registry".to_owned(),
+            Needed::In(name, permission) => format!("{} {name}", permission.as_str()),
+        };
+        if !self.standing.is_configured {
+            return ApiError::denied(format!(
+                "you may not {wanted}: without `auth` in the registry's configuration that takes a request which its own \
+                 machine sends straight to it"
+            ));
+        }
+        match verdict {
+            Verdict::OutOfScope => {
+                let answer = ApiError::new_unauthorized(format!("the token is not for that: get one to {wanted}"));
+                answer.challenge(self.challenge(needed, Some("insufficient_scope")))
+            }
+            _ if caller.identity().is_signed_in() => {
+                ApiError::denied(format!("{} may not {wanted}", caller.identity()))
+            }
+            _ => ApiError::new_unauthorized(format!("log in to {wanted}")).challenge(self.challenge(needed, None)),
+        }
+    }
+
+    /// Says where to get a token, and for what (RFC 6750, 3; Distribution's "Token Authentication Specification").
+    fn challenge(&self, needed: &Needed<'_>, error: Option<&str>) -> String {
+        let realm = self.standing.realm.clone().or_else(|| self.asked.origin_url().map(|url| format!("{url}/token")));
+        // Without a name for us there is nowhere to go; the password itself is good, too.
+        let Some(realm) = realm else { return "Basic realm=\"entrepot\"".to_owned() };
+        let mut challenge = format!("Bearer realm=\"{realm}\",service=\"{}\"", self.standing.service);
+        let scope = match needed {
+            Needed::Presence => None,
+            Needed::List => Some("registry:catalog:*".to_owned()),
+            Needed::In(name, permission) => {
+                // Whoever pushes asks what is there already.
+                let actions = if *permission == Permission::Push { "pull,push" } else { permission.as_str() };
+                Some(format!("repository:{}:{actions}", self.name_for_token(name)))
+            }
+        };
+        for (key, value) in [("scope", scope.as_deref()), ("error", error)] {
+            if let Some(value) = value {
+                let _ = write!(challenge, ",{key}=\"{value}\"");
+            }
+        }
+        challenge
+    }
+
+    /// The repository's name as the token service will understand it, which is not told of `?ns=`, nor, if it is elsewhere, of
+    /// the Host header.
+    fn name_for_token(&self, name: &RepositoryName) -> String {
+        let target = self.asked.target(name);
+        if target.ns.is_none() && self.standing.realm.is_none() {
+            return name.to_string();
+        }
+        self.registry.known_as(&target).swap_remove(0)
+    }
+}
