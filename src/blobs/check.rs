@@ -1,5 +1,6 @@
 //! Is a stored blob still what its name says? Read through at a bounded rate, off the async threads.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,12 +8,15 @@ use tokio::time::Instant;
 
 use super::{Blobs, Error, blocking};
 use crate::oci::{Digest, Digester};
-use crate::storage::{self, Inspection, Quarantined};
+use crate::storage::{self, Inspection, Quarantined, StoredFile};
 
 /// Bytes read by one blocking job.
 const PIECE_BYTES: usize = 1 << 20;
 /// What opening a file is reckoned to cost, so that many small ones are not read faster than a disk can seek.
 const OPEN_COST_BYTES: u64 = 64 << 10;
+
+/// Waits shorter than this are left until there are more of them: a timer is no finer.
+const TIMER: Duration = Duration::from_millis(5);
 
 /// How a stored blob differs from what it should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,8 +85,11 @@ impl ReadRate {
     async fn spend(&mut self, bytes: u64) {
         #[expect(clippy::cast_precision_loss, reason = "a wait need not be exact")]
         let time = Duration::from_secs_f64(bytes as f64 / self.bytes_per_second_max as f64);
-        self.free_at = self.free_at.max(Instant::now()) + time;
-        tokio::time::sleep_until(self.free_at).await;
+        let now = Instant::now();
+        self.free_at = self.free_at.max(now) + time;
+        if self.free_at > now + TIMER {
+            tokio::time::sleep_until(self.free_at).await;
+        }
     }
 }
 
@@ -144,6 +151,23 @@ impl Blobs {
             Ok(Some(moved.map_or(0, |moved| moved.stored_bytes)))
         })
         .await
+    }
+
+    /// The folders that blobs lie in.
+    pub fn folders(&self) -> Vec<PathBuf> {
+        self.store.blob_folders()
+    }
+
+    /// The blobs in one of them, and the paths of what has no blob's name.
+    pub async fn list_folder(&self, folder: PathBuf) -> Result<Vec<Result<StoredFile, PathBuf>>, Error> {
+        let store = Arc::clone(&self.store);
+        blocking("listing blobs", move || store.list_blob_folder(&folder).map_err(Error::Storage)).await
+    }
+
+    /// A blob's file, known to the index or not; `None` if there is none.
+    pub async fn find_file(&self, digest: Digest) -> Result<Option<StoredFile>, Error> {
+        let store = Arc::clone(&self.store);
+        blocking("looking for a blob", move || Ok(store.find_blob_file(&digest))).await
     }
 
     /// What lies in quarantine, the oldest first.

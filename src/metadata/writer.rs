@@ -3,7 +3,7 @@
 //! `SQLite` has one writer at a time, and a durable commit costs a sync of the disk. So commands queue here, and all that wait
 //! when a transaction begins, or arrive while it runs, share its commit:
 //! ```text
-//! BEGIN IMMEDIATE · [SAVEPOINT · command · RELEASE or ROLLBACK TO]… · COMMIT · replies
+//! BEGIN IMMEDIATE · [SAVEPOINT · command · RELEASE or ROLLBACK TO]… · names recorded · COMMIT · replies
 //! ```
 //! A command that fails is undone to its savepoint and does not disturb its neighbours. Replies go out after the commit, so
 //! whoever gets one holds durable news. A commit that fails fails the whole batch.
@@ -20,6 +20,8 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use sqlx::{Connection as _, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
+
+use super::names::Recording;
 
 /// Commands that may wait before senders have to.
 const QUEUE_MAX: usize = 1024;
@@ -109,10 +111,11 @@ where
 
 impl Writer {
     /// Starts the task.
-    pub(super) fn start(connection: SqliteConnection, limits: BatchLimits) -> Self {
+    pub(super) fn start(connection: SqliteConnection, limits: BatchLimits, recording: Option<Recording>) -> Self {
         let (sender, messages) = mpsc::channel(QUEUE_MAX);
         let counters = Arc::new(Counters::default());
-        let task = Task { connection, messages, closing: Vec::new(), limits, counters: Arc::clone(&counters) };
+        let counted = Arc::clone(&counters);
+        let task = Task { connection, messages, closing: Vec::new(), limits, counters: counted, recording };
         #[expect(clippy::disallowed_methods, reason = "a change outlives the caller who asked for it")]
         tokio::spawn(task.run());
         Self { messages: sender, counters }
@@ -158,6 +161,7 @@ struct Task {
     closing: Vec<oneshot::Sender<()>>,
     limits: BatchLimits,
     counters: Arc<Counters>,
+    recording: Option<Recording>,
 }
 
 impl Task {
@@ -213,7 +217,13 @@ impl Task {
                 batch.extend(self.waiting_command());
             }
         }
-        execute(&mut self.connection, "COMMIT").await
+        let Some(recording) = &mut self.recording else { return execute(&mut self.connection, "COMMIT").await };
+        recording.record(&mut self.connection).await?;
+        let committed = execute(&mut self.connection, "COMMIT").await;
+        if committed.is_err() {
+            recording.not_committed();
+        }
+        committed
     }
 
     fn waiting_command(&mut self) -> Option<Box<dyn Command>> {

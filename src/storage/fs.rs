@@ -31,6 +31,13 @@ pub(super) fn path_allocated_bytes(path: &Path) -> Option<u64> {
     std::fs::metadata(path).ok().map(|metadata| metadata.blocks() * STAT_BLOCK_BYTES)
 }
 
+/// Length, disk space and time of the last write (Unix milliseconds) of a file; `None` if there is none.
+pub(super) fn describe(path: &Path) -> Option<(u64, u64, i64)> {
+    let metadata = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
+    let written_ms = metadata.mtime() * 1000 + metadata.mtime_nsec() / 1_000_000;
+    Some((metadata.len(), metadata.blocks() * STAT_BLOCK_BYTES, written_ms))
+}
+
 /// Which file a name means, by device and inode; `None` if there is none.
 pub(super) fn identity(path: &Path) -> Result<Option<(u64, u64)>, Error> {
     match std::fs::metadata(path) {
@@ -70,6 +77,15 @@ pub(super) fn sync_folder(path: &Path) -> Result<(), Error> {
 
 pub(super) fn rename(from: &Path, to: &Path) -> Result<(), Error> {
     std::fs::rename(from, to).map_err(Error::io("renaming to", to))
+}
+
+/// Gives a finished file its name, in a folder of the operator's. Durable when it returns. Returns its length in bytes.
+pub fn publish(partial: &Path, target: &Path) -> Result<u64, Error> {
+    let file = File::open(partial).map_err(Error::io("opening", partial))?;
+    file.sync_all().map_err(Error::io("syncing", partial))?;
+    rename(partial, target)?;
+    sync_folder(target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
+    Ok(file.metadata().map_err(Error::io("reading the size of", target))?.len())
 }
 
 pub(super) fn remove(path: &Path) -> Result<(), Error> {

@@ -5,6 +5,7 @@
 //!   entrepot.json                  marker: this is a store, and of which format
 //!   lock                           held by the one process that serves the store
 //!   index.sqlite  -wal  -shm       the index (see `metadata`)
+//!   names                          the names of what was pushed, readable without the index
 //!   blobs/sha256/ab/abcdef…        committed blobs and manifests: immutable, named by what they hold
 //!   blobs/sha512/ab/abcdef…
 //!   quarantine/MS-sha256-abcdef…   bytes found not to be the blob they were named as, and when (Unix milliseconds)
@@ -42,6 +43,28 @@ pub(super) fn lock(root: &Path) -> PathBuf {
 
 pub(super) fn index(root: &Path) -> PathBuf {
     root.join("index.sqlite")
+}
+
+/// The index and what lies beside it.
+pub(super) fn index_files(folder: &Path) -> [PathBuf; 3] {
+    ["index.sqlite", "index.sqlite-wal", "index.sqlite-shm"].map(|name| folder.join(name))
+}
+
+/// The record of names.
+pub(super) fn names(root: &Path) -> PathBuf {
+    root.join("names")
+}
+
+pub(super) fn blob_folders(root: &Path) -> Vec<PathBuf> {
+    let mut folders = folders(root);
+    folders.retain(|folder| folder.parent().is_some_and(|parent| parent.parent() == Some(&root.join("blobs"))));
+    folders
+}
+
+/// The blob whose file lies here.
+pub(super) fn parse_blob(path: &Path) -> Option<Digest> {
+    let algorithm = path.parent()?.parent()?.file_name()?.to_str()?;
+    format!("{algorithm}:{}", path.file_name()?.to_str()?).parse().ok()
 }
 
 pub(super) fn blob(root: &Path, digest: &Digest) -> PathBuf {
