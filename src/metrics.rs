@@ -190,6 +190,11 @@ impl Metrics {
         self.gauge("entrepot_store_bytes", vec![("kind", kind.into())], bytes);
     }
 
+    /// What is promised to fills and uploads and the file system has not given out yet.
+    pub fn space_unwritten(&self, bytes: u64) {
+        self.gauge("entrepot_unwritten_bytes", vec![], bytes);
+    }
+
     /// A named limit, so that a graph can show it beside what it limits.
     pub fn limit(&self, limit: &'static str, value: u64) {
         self.gauge("entrepot_limit", vec![("limit", limit.into())], value);
@@ -267,6 +272,7 @@ fn describe() {
     metrics::describe_gauge!("entrepot_lost_blobs", "Pushed blobs whose bytes are lost until they are pushed again.");
     metrics::describe_counter!("entrepot_damaged_blobs_total", "Stored blobs found damaged, by content and finding.");
     metrics::describe_gauge!("entrepot_store_bytes", "Disk space taken or promised, by what it is for.");
+    metrics::describe_gauge!("entrepot_unwritten_bytes", "Disk space promised to fills and uploads, not yet written.");
     metrics::describe_gauge!("entrepot_lists_bytes", "Lists of tags and referrers kept in the index.");
     metrics::describe_counter!("entrepot_lists_too_long_total", "Lists of upstreams with more entries than are kept.");
     metrics::describe_gauge!("entrepot_limit", "The configured limits.");

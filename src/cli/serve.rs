@@ -130,15 +130,11 @@ pub async fn open(config: &Config, clock: Clock) -> anyhow::Result<Opened> {
         }
     }
     let file_system = store.file_system()?;
-    let limits = Limits {
-        cache_max_bytes: config.cache.max_size.bytes_of(file_system.total_bytes),
-        store_max_bytes: config.storage.max_size.bytes_of(file_system.total_bytes),
-    };
+    let limits = limits(config, file_system.total_bytes);
     let room = Room::open(
         metadata.clone(),
         blobs.clone(),
         limits,
-        config.storage.min_free_bytes,
         config.storage.quarantine_max_bytes,
         clock.clone(),
         metrics.clone(),
@@ -174,6 +170,17 @@ pub async fn open(config: &Config, clock: Clock) -> anyhow::Result<Opened> {
     let registry = Arc::new(Registry::new(names(config)?, mirrors, depot, memory, options));
     registry.restore_uploads().await?;
     Ok(Opened { registry, metrics, metadata })
+}
+
+/// The bounds in bytes on a file system of this size. The cache's bound gives way to a smaller store where nobody chose it.
+fn limits(config: &Config, total_bytes: u64) -> Limits {
+    let bytes_of = |limit: config::Limit| limit.bytes_of(total_bytes);
+    let store_max_bytes = bytes_of(config.storage.max_size);
+    let mut cache_max_bytes = bytes_of(config.cache.max_size);
+    if config.cache.max_size == config::Cache::default().max_size {
+        cache_max_bytes = cache_max_bytes.min(store_max_bytes);
+    }
+    Limits { cache_max_bytes, store_max_bytes, min_free_bytes: bytes_of(config.storage.min_free) }
 }
 
 /// Every upstream, none of them asked yet.

@@ -164,6 +164,7 @@ impl ApiError {
             CacheError::Offline { .. } | CacheError::Stopped => {
                 unavailable(StatusCode::SERVICE_UNAVAILABLE, message).retry_after(None)
             }
+            CacheError::Limits(source) => Self::internal(source, request_id),
             CacheError::Blobs(source) => Self::internal(&**source, request_id),
             CacheError::Metadata(source) => Self::internal(&**source, request_id),
         }

@@ -3,6 +3,7 @@
 
 mod admin; // what operators see of the inside, and who may
 mod artifacts; // what is kept beside images
+mod bounds;
 mod chain; // one registry over another
 mod config_cli; // the command line and its configuration
 mod crash; // the real binary killed and stopped at every moment
