@@ -1,14 +1,13 @@
 //! Is a stored blob still what its name says? Read through at a bounded rate, off the async threads.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::{Blobs, Error, blocking};
-use crate::oci::{Digest, Digester};
-use crate::storage::{self, Inspection, Quarantined, StoredFile};
+use crate::oci::{Algorithm, Digest, Digester};
+use crate::storage::{self, BlobFiles, FileSize, Inspection, Quarantined};
 
 /// Bytes read by one blocking job.
 const PIECE_BYTES: usize = 1 << 20;
@@ -153,19 +152,14 @@ impl Blobs {
         .await
     }
 
-    /// The folders that blobs lie in.
-    pub fn folders(&self) -> Vec<PathBuf> {
-        self.store.blob_folders()
-    }
-
-    /// The blobs in one of them, and the paths of what has no blob's name.
-    pub async fn list_folder(&self, folder: PathBuf) -> Result<Vec<Result<StoredFile, PathBuf>>, Error> {
+    /// The blobs whose digest begins with this byte, and what else lies in their folder.
+    pub async fn list_files(&self, algorithm: Algorithm, first: u8) -> Result<BlobFiles, Error> {
         let store = Arc::clone(&self.store);
-        blocking("listing blobs", move || store.list_blob_folder(&folder).map_err(Error::Storage)).await
+        blocking("listing blobs", move || store.list_blob_files(algorithm, first).map_err(Error::Storage)).await
     }
 
     /// A blob's file, known to the index or not; `None` if there is none.
-    pub async fn find_file(&self, digest: Digest) -> Result<Option<StoredFile>, Error> {
+    pub async fn find_file(&self, digest: Digest) -> Result<Option<FileSize>, Error> {
         let store = Arc::clone(&self.store);
         blocking("looking for a blob", move || Ok(store.find_blob_file(&digest))).await
     }

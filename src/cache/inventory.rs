@@ -5,10 +5,10 @@
 
 use super::Error;
 use super::learn::{Nameless, describe, learn_names};
-use crate::blobs::{Blobs, Damage, ReadRate, StoredFile};
+use crate::blobs::{Blobs, Damage, FileSize, ReadRate};
 use crate::clock::Clock;
 use crate::metadata::{BlobRow, BlobState, Metadata};
-use crate::oci::Digest;
+use crate::oci::{Algorithm, Digest};
 
 /// Rows that one look at the index yields.
 const PAGE: usize = 500;
@@ -38,7 +38,7 @@ pub enum Finding {
         size_bytes: u64,
     },
     /// A file among the blobs that is none.
-    Alien {
+    Foreign {
         /// Where.
         path: String,
     },
@@ -82,13 +82,15 @@ impl<'a> Stocktaking<'a> {
 
     /// Looks at everything, as fast as the disk allows. `progress` hears of blobs and bytes now and then.
     pub async fn run(mut self, mut progress: impl FnMut(u64, u64)) -> Result<Inventory, Error> {
-        for folder in self.blobs.folders() {
-            for file in self.blobs.list_folder(folder).await? {
-                match file {
-                    Ok(file) => self.file(file).await?,
-                    Err(path) => self.found.findings.push(Finding::Alien { path: path.display().to_string() }),
+        for algorithm in Algorithm::ALL {
+            for first in 0..=u8::MAX {
+                let files = self.blobs.list_files(algorithm, first).await?;
+                for (digest, size) in files.blobs {
+                    self.file(digest, size).await?;
+                    progress(self.found.blobs, self.found.bytes);
                 }
-                progress(self.found.blobs, self.found.bytes);
+                let foreign = files.foreign.iter().map(|path| Finding::Foreign { path: path.display().to_string() });
+                self.found.findings.extend(foreign);
             }
         }
         if let Some(metadata) = self.metadata {
@@ -101,10 +103,9 @@ impl<'a> Stocktaking<'a> {
         Ok(self.found)
     }
 
-    async fn file(&mut self, file: StoredFile) -> Result<(), Error> {
+    async fn file(&mut self, digest: Digest, file: FileSize) -> Result<(), Error> {
         self.found.blobs += 1;
-        self.found.bytes += file.size_bytes;
-        let digest = file.digest;
+        self.found.bytes += file.length_bytes;
         let row = match self.metadata {
             Some(metadata) => metadata.find_blob(&digest).await?,
             None => None,
@@ -114,7 +115,7 @@ impl<'a> Stocktaking<'a> {
             return Ok(());
         }
         let row = row.filter(BlobRow::is_present);
-        let size_bytes = row.as_ref().map_or(file.size_bytes, |row| row.size_bytes);
+        let size_bytes = row.as_ref().map_or(file.length_bytes, |row| row.size_bytes);
         let checked = self.blobs.check(digest, size_bytes, &mut ReadRate::new(u64::MAX)).await?;
         if let Some(damage) = checked.damage {
             let pushed = row.as_ref().is_some_and(|row| row.pushed);
@@ -124,9 +125,9 @@ impl<'a> Stocktaking<'a> {
                 metadata.mark_lost(&digest, damage.as_str(), self.clock.now_ms()).await?;
             }
         } else if let Some(metadata) = self.metadata.filter(|_| row.is_none()) {
-            self.found.findings.push(Finding::Unrecorded { digest, size_bytes: file.size_bytes });
+            self.found.findings.push(Finding::Unrecorded { digest, size_bytes: file.length_bytes });
             if self.repair {
-                metadata.record_found(&describe(self.blobs, file).await?).await?;
+                metadata.record_found(&describe(self.blobs, digest, file).await?).await?;
             }
         }
         Ok(())

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tracing::{info, warn};
 
 use super::Error;
-use crate::blobs::{Blobs, StoredFile};
+use crate::blobs::{Blobs, FileSize};
 use crate::metadata::{BlobRow, FoundBlob, Metadata, NameRecord, Names, NewManifest, Provenance};
 use crate::oci::{Digest, Manifest, RepositoryName};
 
@@ -130,16 +130,16 @@ async fn find_stored(
         return Ok(row);
     }
     let file = blobs.find_file(*digest).await?;
-    let Some(file) = file.filter(|file| size_bytes.is_none_or(|expected| expected == file.size_bytes)) else {
+    let Some(file) = file.filter(|file| size_bytes.is_none_or(|expected| expected == file.length_bytes)) else {
         return Ok(None);
     };
-    metadata.record_found(&describe(blobs, file).await?).await?;
+    metadata.record_found(&describe(blobs, *digest, file).await?).await?;
     Ok(metadata.find_blob(digest).await?.filter(BlobRow::is_present))
 }
 
 /// A stored file that is what its name says, as the index is to know it.
-pub(super) async fn describe(blobs: &Blobs, file: StoredFile) -> Result<FoundBlob, Error> {
-    let StoredFile { digest, size_bytes, stored_bytes, written_ms } = file;
+pub(super) async fn describe(blobs: &Blobs, digest: Digest, file: FileSize) -> Result<FoundBlob, Error> {
+    let FileSize { length_bytes: size_bytes, stored_bytes, written_ms } = file;
     let is_small = size_bytes <= MANIFEST_MAX_BYTES;
     let bytes = if is_small { blobs.read(digest, size_bytes).await? } else { None };
     let is_manifest = bytes.is_some_and(|bytes| Manifest::parse(&bytes, None).is_ok());

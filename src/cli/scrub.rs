@@ -13,6 +13,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::metadata::{self, Metadata};
 use crate::storage::Store;
+use crate::tasks::check::{self, Depth, check};
 
 /// How often a terminal is told how far it is.
 const TOLD_EVERY: Duration = Duration::from_millis(200);
@@ -79,12 +80,17 @@ async fn scrub(config: &Config, repair: bool) -> anyhow::Result<Report> {
     let mut found = stocktaking.run(|blobs, bytes| told.tell(blobs, bytes)).await?;
     told.done();
     found.findings.splice(0..0, problem.map(|problem| Finding::Index { problem }));
+    let Inventory { blobs: n_blobs, bytes, findings } = found;
+    let mut findings: Vec<Shown> = findings.into_iter().map(|finding| Shown::new(finding, repair)).collect();
+    if let Some(metadata) = &metadata {
+        // What is left to find are contradictions within the index.
+        let left = check(metadata, &blobs, None, Depth::Lengths).await?;
+        findings.extend(left.iter().filter_map(Shown::contradiction));
+    }
     if let Some(metadata) = metadata {
         metadata.close().await;
     }
-    let Inventory { blobs, bytes, findings } = found;
-    let findings = findings.into_iter().map(|finding| Shown::new(finding, repair)).collect();
-    Ok(Report { store: path.display().to_string(), blobs, bytes, index_rebuilt, findings })
+    Ok(Report { store: path.display().to_string(), blobs: n_blobs, bytes, index_rebuilt, findings })
 }
 
 /// The index, read only, and what is wrong with its file.
@@ -124,6 +130,16 @@ async fn open_repaired(store: &Arc<Store>, blobs: &Blobs) -> anyhow::Result<(Opt
 }
 
 impl Shown {
+    /// What the index says that cannot be; the files were looked at already, and what a crash leaves goes at the next start.
+    fn contradiction(finding: &check::Finding) -> Option<Self> {
+        let kind = match finding {
+            check::Finding::Flaw(_) => "flaw",
+            check::Finding::Drift(_) => "sums",
+            _ => return None,
+        };
+        Some(Self { kind, subject: "index.sqlite".to_owned(), says: finding.to_string(), repaired: false })
+    }
+
     fn new(finding: Finding, repair: bool) -> Self {
         let shown = |kind, subject, says, can_be| Self { kind, subject, says, repaired: repair && can_be };
         match finding {
@@ -148,7 +164,7 @@ impl Shown {
                 format!("the index does not know these {size_bytes} bytes"),
                 true,
             ),
-            Finding::Alien { path } => shown("alien", path, "no blob has this name: remove it".to_owned(), false),
+            Finding::Foreign { path } => shown("foreign", path, "no blob has this name: remove it".to_owned(), false),
             Finding::NamesUnreadable { lines } => {
                 let says =
                     format!("{lines} lines of the record of names cannot be read: what they named may be missing");

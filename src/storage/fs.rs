@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, FlockOperation};
 
-use super::Error;
+use super::{Error, FileSize};
 
 /// Size of a block of `st_blocks`, whatever the file system's own block size is (stat(2)).
 const STAT_BLOCK_BYTES: u64 = 512;
@@ -34,11 +34,14 @@ pub(super) fn path_allocated_bytes(path: &Path) -> Option<u64> {
     std::fs::metadata(path).ok().map(|metadata| metadata.blocks() * STAT_BLOCK_BYTES)
 }
 
-/// Length, disk space and time of the last write (Unix milliseconds) of a file; `None` if there is none.
-pub(super) fn describe(path: &Path) -> Option<(u64, u64, i64)> {
-    let metadata = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
-    let written_ms = metadata.mtime() * 1000 + metadata.mtime_nsec() / 1_000_000;
-    Some((metadata.len(), metadata.blocks() * STAT_BLOCK_BYTES, written_ms))
+/// Length, disk space and time of the last write of a file; `None` if it is gone.
+pub(super) fn path_size(path: &Path) -> Option<FileSize> {
+    let metadata = std::fs::metadata(path).ok()?;
+    Some(FileSize {
+        length_bytes: metadata.len(),
+        stored_bytes: metadata.blocks() * STAT_BLOCK_BYTES,
+        written_ms: metadata.mtime() * 1000 + metadata.mtime_nsec() / 1_000_000,
+    })
 }
 
 /// Which file a name means, by device and inode; `None` if there is none.

@@ -55,16 +55,9 @@ pub(super) fn names(root: &Path) -> PathBuf {
     root.join("names")
 }
 
-pub(super) fn blob_folders(root: &Path) -> Vec<PathBuf> {
-    let mut folders = folders(root);
-    folders.retain(|folder| folder.parent().is_some_and(|parent| parent.parent() == Some(&root.join("blobs"))));
-    folders
-}
-
-/// The blob whose file lies here.
-pub(super) fn parse_blob(path: &Path) -> Option<Digest> {
-    let algorithm = path.parent()?.parent()?.file_name()?.to_str()?;
-    format!("{algorithm}:{}", path.file_name()?.to_str()?).parse().ok()
+/// The folder of the blobs whose digest begins with this byte.
+pub(super) fn blob_folder(root: &Path, algorithm: Algorithm, first: u8) -> PathBuf {
+    root.join("blobs").join(algorithm.as_str()).join(format!("{first:02x}"))
 }
 
 pub(super) fn blob(root: &Path, digest: &Digest) -> PathBuf {

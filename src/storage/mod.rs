@@ -7,6 +7,7 @@ mod front;
 mod fs;
 mod inspection;
 mod keys;
+mod listing;
 mod marker;
 mod names;
 mod quarantine;
@@ -20,6 +21,7 @@ use crate::oci::{Digest, UploadId};
 pub use front::FrontRecord;
 pub use fs::{FileSystemSize, allocated_bytes, publish};
 pub use inspection::Inspection;
+pub use listing::{BlobFiles, FileSize, StagedFiles};
 pub use quarantine::Quarantined;
 
 /// Why the store could not do something. Every variant names the path.
@@ -132,21 +134,8 @@ pub struct PartialFill {
     pub stored_bytes: u64,
 }
 
-/// The file of a committed blob.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StoredFile {
-    /// What its name says.
-    pub digest: Digest,
-    /// Its length.
-    pub size_bytes: u64,
-    /// Disk space it takes, in bytes.
-    pub stored_bytes: u64,
-    /// When it was last written, Unix milliseconds.
-    pub written_ms: i64,
-}
-
 fn has_index(root: &Path) -> bool {
-    fs::describe(&keys::index(root)).is_some_and(|(size_bytes, ..)| size_bytes > 0)
+    fs::path_size(&keys::index(root)).is_some_and(|size| size.length_bytes > 0)
 }
 
 /// Removes an unfinished file, if there is one.
@@ -315,28 +304,6 @@ impl Store {
         }
         fs::sync_folder(&aside)?;
         fs::sync_folder(&self.root)
-    }
-
-    /// The folders that blobs lie in.
-    pub fn blob_folders(&self) -> Vec<PathBuf> {
-        keys::blob_folders(&self.root)
-    }
-
-    /// The files of one of them: blobs, and the paths of what has no blob's name.
-    pub fn list_blob_folder(&self, folder: &Path) -> Result<Vec<Result<StoredFile, PathBuf>>, Error> {
-        let files = fs::list(folder)?;
-        Ok(files.into_iter().map(|path| self.stored_file(&path).ok_or(path)).collect())
-    }
-
-    /// A blob's file; `None` if there is none.
-    pub fn find_blob_file(&self, digest: &Digest) -> Option<StoredFile> {
-        self.stored_file(&self.blob_path(digest))
-    }
-
-    fn stored_file(&self, path: &Path) -> Option<StoredFile> {
-        let digest = keys::parse_blob(path).filter(|digest| self.blob_path(digest) == path)?;
-        let (size_bytes, stored_bytes, written_ms) = fs::describe(path)?;
-        Some(StoredFile { digest, size_bytes, stored_bytes, written_ms })
     }
 
     /// Partial fills that an earlier process left, each cut down to what has no gap. Files with foreign names are removed.

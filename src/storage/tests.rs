@@ -110,22 +110,6 @@ fn preallocation_takes_space_and_keeps_the_length() {
 }
 
 #[test]
-fn what_is_no_blob_is_told_from_blobs() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = complete_store(folder.path());
-    let digest = Digest::of(Algorithm::Sha512, b"x");
-    let path = store.blob_path(&digest);
-    let elsewhere = path.parent().unwrap().with_file_name("00").join(path.file_name().unwrap());
-    fs::write(&path, b"x").unwrap();
-    fs::write(&elsewhere, b"x").unwrap();
-    let found: Vec<_> =
-        store.blob_folders().iter().flat_map(|folder| store.list_blob_folder(folder).unwrap()).collect();
-    assert_eq!(store.blob_folders().len(), 512);
-    assert_eq!(found.iter().flatten().map(|file| (file.digest, file.size_bytes)).collect::<Vec<_>>(), [(digest, 1)]);
-    assert_eq!(found.iter().filter_map(|file| file.as_ref().err()).collect::<Vec<_>>(), [&elsewhere]);
-}
-
-#[test]
 fn a_record_is_added_to_and_replaced() {
     let folder = tempfile::tempdir().unwrap();
     let store = complete_store(folder.path());

@@ -192,14 +192,14 @@ async fn a_store_at_rest_is_looked_through_and_put_right() {
             };
             let named = |kinds: &[(&str, bool)]| kinds.iter().map(|(k, r)| ((*k).to_owned(), *r)).collect::<Vec<_>>();
             let found =
-                [("alien", false), ("damaged", false), ("damaged", false), ("lost", false), ("unrecorded", false)];
+                [("damaged", false), ("damaged", false), ("foreign", false), ("lost", false), ("unrecorded", false)];
             for _ in 0..2 {
                 let looked = entrepot(&store, &["scrub", "--json"]);
                 assert_eq!((looked.code, kinds(&looked)), (Some(1), named(&found)), "{looked:?}");
             }
             let repaired = entrepot(&store, &["scrub", "--repair", "--json"]);
             let put_right =
-                [("alien", false), ("damaged", true), ("damaged", true), ("lost", false), ("unrecorded", true)];
+                [("damaged", true), ("damaged", true), ("foreign", false), ("lost", false), ("unrecorded", true)];
             assert_eq!((repaired.code, kinds(&repaired)), (Some(1), named(&put_right)), "{repaired:?}");
             fs::remove_file(&alien).unwrap();
             let again = entrepot(&store, &["scrub"]);
