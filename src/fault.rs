@@ -38,6 +38,7 @@ pub const CRASH_POINTS: &[&str] = &[
     "mount: linked",
     "delete: done",
     "index: before commit",
+    "index: names recorded",
     "index: committed",
     "evict: marked",
     "evict: bytes gone",

@@ -18,6 +18,8 @@ use bytes::Bytes;
 use crate::oci::{Digest, Digester, UploadId};
 use crate::storage::{self, Store};
 
+pub use crate::storage::FileSize;
+
 pub use check::{Checked, Damage, ReadRate};
 pub use inlet::{Inlet, Intake, PourError};
 pub use landing::Lease;

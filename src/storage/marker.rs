@@ -55,6 +55,7 @@ fn is_vacant(root: &Path) -> Result<bool, Error> {
         "blobs",
         "staging",
         "quarantine",
+        "names",
         "index.sqlite",
         "index.sqlite-wal",
         "index.sqlite-shm",
