@@ -9,10 +9,11 @@ need podman podman
 need docker dockerd docker containerd ctr unshare
 need_root docker
 
-# Docker believes anybody on 127.0.0.0/8, so it gets a name.
+# Docker believes anybody on 127.0.0.0/8, whatever the name; it gets a name and IPv6.
 NAME=registry.test
 export WORK NAME HOME=$WORK/home XDG_RUNTIME_DIR=$WORK/home DOCKER_CONFIG=$WORK/docker-config
-mkdir -p "$HOME/.config/containers"
+mkdir -p "$HOME/.config/containers" "$DOCKER_CONFIG"
+echo '{}' >"$DOCKER_CONFIG/config.json"
 cp "$POLICY" "$HOME/.config/containers/policy.json"
 POD=(command podman --root "$WORK/podman" --runroot "$WORK/podman-run" --tmpdir "$WORK/podman-tmp" --storage-driver vfs
     --cgroup-manager cgroupfs --events-backend none)
@@ -38,13 +39,14 @@ make_certificates() {
         -extfile <(echo extendedKeyUsage=clientAuth) -out "$CERTS/client.cert" 2>"$WORK/openssl.log"
 }
 
+# make_secure_entrepot LOOPBACK
 make_secure_entrepot() {
     PORT=$(free_port)
     REGISTRY=$NAME:$PORT
-    LOCAL=127.0.0.1:$PORT
+    LOCAL=$1:$PORT
     cat >"$WORK/config.yaml" <<END
 http:
-  listen: $LOCAL
+  listen: "$LOCAL"
   tls: {certificate: $WORK/tls/server.crt, key: $WORK/tls/server.key, client_ca: $WORK/tls/ca.crt, client_certificates: require}
 storage: {path: $WORK/store, min_free: 0, max_size: 8GiB}
 cache: {max_size: 4GiB, revalidate_after: 1s}
@@ -76,7 +78,7 @@ curl_without() {
     if said=$(curl -sS --tlsv1.1 --tls-max 1.1 --ciphers 'DEFAULT@SECLEVEL=0' --cacert "$CERTS/ca.crt" "https://$LOCAL/v2/" 2>&1); then
         return 1
     fi
-    grep -i 'version' <<<"$said"
+    grep -i 'protocol\|version\|handshake' <<<"$said" || { echo "$said"; return 1; }
     curl -sS "http://$LOCAL/v2/" | grep 'speaks TLS'
 }
 
@@ -127,7 +129,7 @@ containerd_through() {
 start_secure_dockerd() {
     mkdir -p "$WORK/etc/certs.d/$REGISTRY"
     cp "$CERTS"/* "$WORK/etc/certs.d/$REGISTRY/"
-    printf '127.0.0.1 localhost %s\n' "$NAME" >"$WORK/hosts.etc"
+    printf '127.0.0.1 localhost\n::1 %s\n' "$NAME" >"$WORK/hosts.etc"
     local key='{}'
     if dockerd --version | grep -q 'version 20\.'; then
         key=$(jq -n --arg path "$WORK/key.json" '{"deprecated-key-path": $path}')
@@ -154,18 +156,23 @@ docker_through() {
 docker_without() {
     rm "$WORK/etc/certs.d/$REGISTRY/client.cert" "$WORK/etc/certs.d/$REGISTRY/client.key"
     if docker pull "$REGISTRY/team/docker:absent" 2>"$WORK/docker.err"; then return 1; fi
-    grep -i 'certificate' "$WORK/docker.err"
+    grep -i 'certificate' "$WORK/docker.err" || { cat "$WORK/docker.err"; return 1; }
+}
+
+serial() {
+    openssl s_client -connect "$LOCAL" -cert "$CERTS/client.cert" -key "$CERTS/client.key" </dev/null 2>/dev/null |
+        openssl x509 -noout -serial
 }
 
 # A new certificate of the same authority, while everything runs.
 renewed() {
-    local before after
-    before=$(openssl s_client -connect "$LOCAL" </dev/null 2>/dev/null | openssl x509 -noout -serial)
+    local before after=
+    before=$(serial)
     rm "$WORK/tls/server.crt" "$WORK/tls/server.key"
     "$ENTREPOT" setup tls --self-signed --host "$NAME" --out "$WORK/tls"
     kill -HUP "${PIDS[entrepot]}"
     for _ in $(seq 50); do
-        after=$(openssl s_client -connect "$LOCAL" </dev/null 2>/dev/null | openssl x509 -noout -serial)
+        after=$(serial)
         [ "$after" = "$before" ] || break
         sleep 0.1
     done
@@ -175,7 +182,7 @@ renewed() {
 
 make_origin
 make_certificates
-make_secure_entrepot
+make_secure_entrepot 127.0.0.1
 check curl "HTTP/1.1 and HTTP/2 with a client certificate" curl_speaks_both
 check curl "without one, with TLS 1.1, without TLS: refused, and told why" curl_without
 check skopeo "pull, push and pull with --cert-dir" skopeo_through
@@ -184,8 +191,10 @@ check podman "pull, push and pull with --cert-dir" podman_through
 start_containerd
 containerd_hosts
 check containerd "pull, push and pull with ca and client in hosts.toml" containerd_through
+check entrepot "a renewed certificate is taken on SIGHUP" renewed
+stop entrepot
+make_secure_entrepot "[::1]"
 start_secure_dockerd
 check docker "pull through the mirror, push and pull with certs.d" docker_through
-check docker "without a client certificate: refused" docker_without
-check entrepot "a renewed certificate is taken on SIGHUP" renewed
+check docker "without a client certificate: refused, and told why" docker_without
 finish
