@@ -8,6 +8,7 @@ pub mod oci;
 pub mod blobs;
 pub mod cache;
 pub mod http;
+pub mod layout;
 pub mod metadata;
 pub mod registry;
 pub mod storage;

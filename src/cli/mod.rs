@@ -2,9 +2,13 @@
 
 mod admin_api;
 pub mod check_config;
+mod door;
+mod export;
+mod import;
 pub mod instance_url;
 pub mod serve;
 pub mod setup;
+mod unserved;
 mod upstreams;
 pub mod why;
 
@@ -42,6 +46,20 @@ enum Command {
         #[command(flatten)]
         flags: ServeFlags,
     },
+    /// Write images with all that belongs to them as an OCI image layout, for another registry or an air gap.
+    Export {
+        #[command(flatten)]
+        arguments: export::Arguments,
+        #[command(flatten)]
+        flags: ServeFlags,
+    },
+    /// Take the images of an OCI image layout in.
+    Import {
+        #[command(flatten)]
+        arguments: import::Arguments,
+        #[command(flatten)]
+        flags: ServeFlags,
+    },
     /// Say what to paste where, so that a client pulls through this instance.
     Setup {
         #[command(flatten)]
@@ -69,6 +87,8 @@ pub fn main() -> ExitCode {
         Command::Why { arguments, flags } => {
             with_config(&flags, |loaded| why::run(&loaded.config, &arguments, &mut std::io::stdout().lock()))
         }
+        Command::Export { arguments, flags } => with_config(&flags, |loaded| export::run(&loaded.config, &arguments)),
+        Command::Import { arguments, flags } => with_config(&flags, |loaded| import::run(&loaded.config, &arguments)),
         Command::Setup { arguments, flags } => with_config(&flags, |loaded| {
             setup::run(&loaded.config, &arguments, &mut std::io::stdout().lock(), &mut std::io::stderr().lock())?;
             Ok(())

@@ -230,7 +230,7 @@ fn globs(patterns: &[String]) -> anyhow::Result<GlobSet> {
     Ok(set.build()?)
 }
 
-fn app_options(config: &Config) -> AppOptions {
+pub(super) fn app_options(config: &Config) -> AppOptions {
     AppOptions {
         cors_origins: config.http.cors_origins.clone(),
         read_timeout: config.http.read_timeout,

@@ -7,6 +7,7 @@ pub mod body;
 pub mod connection;
 mod error;
 mod health;
+mod inside;
 mod lists;
 mod manifests;
 mod opening;
@@ -34,6 +35,7 @@ use crate::metrics::Metrics;
 use crate::registry::Registry;
 
 pub use error::ApiError;
+pub use inside::{BoxError, Inside};
 
 /// What every handler works with.
 #[derive(Clone, Debug)]

@@ -68,6 +68,8 @@ pub struct Asked {
     pub transport: Transport,
     /// It said `no-cache` and may: see [`Asked::says_no_cache`].
     pub insists: bool,
+    /// It said `only-if-cached` (RFC 9111, 5.2.1.7).
+    pub only_stored: bool,
 }
 
 impl Asked {
@@ -78,7 +80,10 @@ impl Asked {
         let query = Query::parse(parts.uri.query().unwrap_or_default());
         let authority = parts.uri.authority().map(ToString::to_string);
         let peer = parts.extensions.get::<SocketAddr>().copied();
-        (Self { method: parts.method, headers: parts.headers, query, authority, peer, transport, insists: false }, body)
+        let (method, headers) = (parts.method, parts.headers);
+        let mut asked = Self { method, headers, query, authority, peer, transport, insists: false, only_stored: false };
+        asked.only_stored = asked.says(&[&CACHE_CONTROL], "only-if-cached");
+        (asked, body)
     }
 
     /// Is only the head of the answer wanted?
@@ -88,7 +93,7 @@ impl Asked {
 
     /// The repository that the request means, all its spellings considered.
     pub fn target(&self, name: &RepositoryName) -> Target {
-        let caller = Caller { credentials: self.credentials(), insists: self.insists };
+        let caller = Caller { credentials: self.credentials(), insists: self.insists, only_stored: self.only_stored };
         Target { name: name.clone(), ns: self.query.first("ns").map(str::to_owned), host: self.host(), caller }
     }
 
@@ -111,9 +116,13 @@ impl Asked {
 
     /// Does the client want nothing from a cache that was not confirmed for it (RFC 9111, 5.2.1.4 and 5.4)?
     pub fn says_no_cache(&self) -> bool {
-        let said = [&CACHE_CONTROL, &PRAGMA].into_iter().flat_map(|name| self.headers.get_all(name));
+        self.says(&[&CACHE_CONTROL, &PRAGMA], "no-cache")
+    }
+
+    fn says(&self, headers: &[&HeaderName], wanted: &str) -> bool {
+        let said = headers.iter().flat_map(|name| self.headers.get_all(*name));
         let directives = said.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
-        directives.map(str::trim).any(|directive| directive.eq_ignore_ascii_case("no-cache"))
+        directives.map(str::trim).any(|directive| directive.eq_ignore_ascii_case(wanted))
     }
 
     /// A header as text, if it is there and is text.

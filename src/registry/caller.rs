@@ -10,4 +10,6 @@ pub struct Caller {
     /// It does not trust what is cached, and may have it looked after: an upstream is asked again, stored bytes are
     /// digested again.
     pub insists: bool,
+    /// It wants what is stored here and nothing else: no upstream is asked on its account.
+    pub only_stored: bool,
 }

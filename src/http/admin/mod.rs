@@ -1,5 +1,6 @@
 //! `/api/v1/`: what operators see of the inside, as JSON. Every request becomes an [`Action`] and passes the [`Door`].
 
+mod cached;
 mod door;
 mod fills;
 mod moment;
@@ -16,6 +17,7 @@ use super::AppState;
 use super::access_log::{Line, Operation};
 use super::body::Body;
 use super::error::ApiError;
+use super::patience;
 use super::request::{Asked, RequestId};
 
 pub use door::{Denied, Door};
@@ -37,9 +39,13 @@ pub async fn serve(State(app): State<AppState>, request: Request) -> Response {
 }
 
 async fn dispatch(app: &AppState, action: &Action, request: Request, id: RequestId) -> Result<Response, ApiError> {
-    let (asked, _) = Asked::new(request);
+    let (asked, body) = Asked::new(request);
     app.admin.admit(&asked)?;
+    let body = patience::patient(body, app.read_timeout);
     match action {
+        Action::ImportBlob => cached::blob(&app.registry, &asked, body, id).await,
+        Action::ImportLink => cached::link(&app.registry, &asked, id).await,
+        Action::ImportManifest => cached::manifest(&app.registry, &asked, body, id).await,
         Action::ListFills => Ok(fills::list(&app.registry)),
         Action::Explain => why::explain(&app.registry, &asked, id).await,
     }

@@ -9,6 +9,12 @@ pub enum Action {
     ListFills,
     /// Why a reference is answered as it is.
     Explain,
+    /// Takes a blob in as an upstream's.
+    ImportBlob,
+    /// Shows a blob that is stored in an upstream's repository.
+    ImportLink,
+    /// Takes a manifest in as an upstream's, with its tags.
+    ImportManifest,
 }
 
 /// Why a request is no action.
@@ -31,6 +37,9 @@ impl Action {
         match self {
             Self::ListFills => "list_fills",
             Self::Explain => "explain",
+            Self::ImportBlob => "import_blob",
+            Self::ImportLink => "import_link",
+            Self::ImportManifest => "import_manifest",
         }
     }
 }
@@ -40,11 +49,16 @@ pub fn route(method: &Method, path: &str) -> Result<Action, Unroutable> {
     let action = match path {
         "/api/v1/fills" => Action::ListFills,
         "/api/v1/why" => Action::Explain,
+        "/api/v1/cached/blob" => Action::ImportBlob,
+        "/api/v1/cached/link" => Action::ImportLink,
+        "/api/v1/cached/manifest" => Action::ImportManifest,
         _ => return Err(Unroutable::Path),
     };
+    let is_change = matches!(action, Action::ImportBlob | Action::ImportLink | Action::ImportManifest);
     match *method {
-        Method::GET | Method::HEAD => Ok(action),
-        _ => Err(Unroutable::Method { allow: "GET, HEAD" }),
+        Method::GET | Method::HEAD if !is_change => Ok(action),
+        Method::PUT if is_change => Ok(action),
+        _ => Err(Unroutable::Method { allow: if is_change { "PUT" } else { "GET, HEAD" } }),
     }
 }
 
@@ -59,6 +73,10 @@ mod tests {
             (Method::HEAD, "/api/v1/fills", Ok(Action::ListFills)),
             (Method::POST, "/api/v1/fills", Err(Unroutable::Method { allow: "GET, HEAD" })),
             (Method::GET, "/api/v1/why", Ok(Action::Explain)),
+            (Method::PUT, "/api/v1/cached/blob", Ok(Action::ImportBlob)),
+            (Method::PUT, "/api/v1/cached/link", Ok(Action::ImportLink)),
+            (Method::PUT, "/api/v1/cached/manifest", Ok(Action::ImportManifest)),
+            (Method::GET, "/api/v1/cached/blob", Err(Unroutable::Method { allow: "PUT" })),
             (Method::GET, "/api/v1/fills/", Err(Unroutable::Path)),
             (Method::GET, "/api/v2/fills", Err(Unroutable::Path)),
             (Method::GET, "/api/", Err(Unroutable::Path)),

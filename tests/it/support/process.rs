@@ -14,6 +14,8 @@ use super::client::{Answer, Call};
 pub struct Ended {
     pub code: Option<i32>,
     pub stdout: String,
+    /// The same, where it is no text.
+    pub bytes: Vec<u8>,
     pub stderr: String,
 }
 
@@ -38,7 +40,27 @@ pub async fn run(folder: &Path, arguments: &[&str], environment: &[(&str, &str)]
     command.envs(environment.iter().copied());
     let output = spawn_blocking(move || command.output()).await.expect("nothing panics").expect("the binary runs");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("people can read it");
-    Ended { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    let bytes = output.stdout.clone();
+    Ended { code: output.status.code(), stdout: text(output.stdout), bytes, stderr: text(output.stderr) }
+}
+
+/// Runs a command that ends by itself and reads `input`. What it writes may be no text.
+pub async fn run_with_input(folder: &Path, arguments: &[&str], input: Vec<u8>) -> Ended {
+    let mut command = command(folder, arguments);
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs");
+    let mut stdin = child.stdin.take().expect("its input is piped");
+    // Whoever refuses an input does not read the rest of it.
+    let feeding = spawn_blocking(move || std::io::Write::write_all(&mut stdin, &input).ok());
+    let output = spawn_blocking(move || child.wait_with_output()).await.expect("nothing panics").expect("it ends");
+    feeding.await.expect("nothing panics");
+    let stderr = String::from_utf8(output.stderr).expect("people can read it");
+    Ended {
+        code: output.status.code(),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        bytes: output.stdout,
+        stderr,
+    }
 }
 
 impl Process {

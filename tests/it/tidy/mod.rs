@@ -12,6 +12,7 @@ use source::{Source, tree};
 const ARROWS: &[(&str, &[&str])] = &[
     ("oci", &[]),
     ("storage", &["oci"]),
+    ("layout", &["oci"]),
     ("blobs", &["storage", "oci"]),
     ("metadata", &["oci"]),
     ("upstream", &["oci"]),
@@ -20,7 +21,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("tasks", &["registry", "cache", "blobs", "metadata"]),
     ("http", &["registry", "oci"]),
     ("config", &[]),
-    ("cli", &["config", "http", "tasks", "registry", "cache", "upstream", "metadata", "blobs", "storage", "oci"]),
+    (
+        "cli",
+        &["config", "http", "tasks", "registry", "cache", "upstream", "metadata", "blobs", "storage", "oci", "layout"],
+    ),
 ];
 
 /// Known to all and knowing nobody.
@@ -35,9 +39,9 @@ const PLACES: &[(&str, &[&str], &[&str])] = &[
         &["src/metadata/"],
     ),
     (
-        "files are opened in storage/; a command writes those it is told to, and secrets of upstreams may change",
+        "files are opened in storage/; layouts and a command's files are where they are told to be, and secrets of upstreams may change",
         &["tokio::fs", "File::open", "File::create", "File::options", "OpenOptions"],
-        &["src/storage/", "src/cli/setup/write.rs", "src/upstream/outside.rs"],
+        &["src/storage/", "src/layout/", "src/cli/setup/write.rs", "src/upstream/outside.rs"],
     ),
     (
         "the file system is changed and asked in storage/; config reads its own files",
@@ -54,7 +58,7 @@ const PLACES: &[(&str, &[&str], &[&str])] = &[
             "fs::symlink",
             "fs::exists",
         ],
-        &["src/storage/", "src/config/load.rs", "src/cli/setup/write.rs", "src/upstream/outside.rs"],
+        &["src/storage/", "src/layout/", "src/config/load.rs", "src/cli/setup/write.rs", "src/upstream/outside.rs"],
     ),
     (
         "tasks have an owner: fills, flights, the writers of the index and of the log, connections, signals",
