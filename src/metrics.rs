@@ -165,6 +165,11 @@ impl Metrics {
         self.count("entrepot_refreshed_ahead_total", labels, 1);
     }
 
+    /// A stored blob was found damaged: `content` is `cached` or `pushed`, `finding` what is wrong with it.
+    pub fn damaged(&self, content: &'static str, finding: &'static str) {
+        self.count("entrepot_damaged_blobs_total", vec![("content", content.into()), ("finding", finding.into())], 1);
+    }
+
     /// Bytes on disk by what they are for (`cached`, `pushed`, `filling`, …) and the limits over them.
     pub fn space(&self, kind: &'static str, bytes: u64) {
         self.gauge("entrepot_store_bytes", vec![("kind", kind.into())], bytes);
@@ -242,6 +247,7 @@ fn describe() {
     metrics::describe_counter!("entrepot_evicted_bytes_total", "Bytes removed to make room.");
     metrics::describe_counter!("entrepot_evicted_blobs_total", "Blobs removed to make room.");
     metrics::describe_counter!("entrepot_log_lines_dropped_total", "Log lines dropped: the log's reader was too slow.");
+    metrics::describe_counter!("entrepot_damaged_blobs_total", "Stored blobs found damaged, by content and finding.");
     metrics::describe_gauge!("entrepot_store_bytes", "Disk space taken or promised, by what it is for.");
     metrics::describe_gauge!("entrepot_lists_bytes", "Lists of tags and referrers kept in the index.");
     metrics::describe_counter!("entrepot_lists_too_long_total", "Lists of upstreams with more entries than are kept.");

@@ -3,6 +3,7 @@
 //! Bytes come in through one door, [`BlobWriter::prove`], which compares their digest first; [`Blobs::put`] is the same
 //! door for bytes that are all at hand. Nothing here knows who may read what, or how much room there is.
 
+mod check;
 mod front;
 mod inlet;
 mod landing;
@@ -17,9 +18,10 @@ use bytes::Bytes;
 use crate::oci::{Digest, UploadId};
 use crate::storage::{self, Store};
 
+pub use check::{Checked, Damage, ReadRate};
 pub use inlet::{Inlet, Intake, PourError};
 pub use landing::Lease;
-pub use reader::{BlobPin, BlobReader, Growth, Progress};
+pub use reader::{BlobPin, BlobReader, Growth, Progress, Standing};
 pub use staging::Staging;
 pub use writer::{BlobWriter, Committed, Proven, Suspended};
 

@@ -8,11 +8,28 @@ use std::any::Any;
 use std::fmt;
 use std::fs::File;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::watch;
 
 /// Keeps evictors away from a blob for as long as any clone of it lives.
 pub type BlobPin = Arc<dyn Any + Send + Sync>;
+
+/// Whether an open blob is still taken for what it was committed as. Everybody who has it open shares it.
+#[derive(Clone, Debug, Default)]
+pub struct Standing(Arc<AtomicBool>);
+
+impl Standing {
+    /// Its bytes were found to be others: nobody may be given the rest of them as if all were well.
+    pub fn condemn(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    /// Were its bytes found to be others?
+    pub fn is_condemned(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
 
 /// How far a blob that is still being written has come. Published by the one writer of a staging file.
 #[derive(Clone, Debug)]
@@ -46,23 +63,25 @@ pub struct BlobReader {
     pub size_bytes: Option<u64>,
     pub progress: Progress,
     pub pin: Option<BlobPin>,
+    /// Watched until the last byte: a body that is condemned on its way ends its connection.
+    pub standing: Standing,
 }
 
 impl BlobReader {
     /// A committed blob of `size_bytes` bytes.
     pub fn whole(file: Arc<File>, size_bytes: u64) -> Self {
-        Self { file, size_bytes: Some(size_bytes), progress: Progress::Whole, pin: None }
+        Self { file, size_bytes: Some(size_bytes), progress: Progress::Whole, pin: None, standing: Standing::default() }
     }
 
     /// A blob that is still being filled; `size_bytes` is what the upstream or a descriptor announced.
     pub fn growing(file: Arc<File>, size_bytes: Option<u64>, growth: watch::Receiver<Growth>) -> Self {
-        Self { file, size_bytes, progress: Progress::Growing(growth), pin: None }
+        Self { file, size_bytes, progress: Progress::Growing(growth), pin: None, standing: Standing::default() }
     }
 
-    /// The same blob, kept from eviction while this reader or any body made of it lives.
+    /// The same blob, kept from eviction while this reader or any body made of it lives, and told of by `standing`.
     #[must_use]
-    pub fn pinned(self, pin: BlobPin) -> Self {
-        Self { pin: Some(pin), ..self }
+    pub fn pinned(self, pin: BlobPin, standing: Standing) -> Self {
+        Self { pin: Some(pin), standing, ..self }
     }
 }
 
@@ -73,6 +92,7 @@ impl fmt::Debug for BlobReader {
             .field("size_bytes", &self.size_bytes)
             .field("progress", &self.progress)
             .field("pinned", &self.pin.is_some())
+            .field("standing", &self.standing)
             .finish()
     }
 }

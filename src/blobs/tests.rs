@@ -110,6 +110,72 @@ async fn a_lease_is_held_until_the_last_write_has_ended() {
     assert_eq!(Arc::strong_count(&lease), 1);
 }
 
+fn rewrite(blobs: &Blobs, digest: &Digest, bytes: &[u8]) {
+    let path = blobs.store().blob_path(digest);
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[tokio::test]
+async fn every_kind_of_damage_is_found_and_set_aside() {
+    let (_folder, blobs) = blobs();
+    let bytes = vec![7; 2_500_000];
+    let digest = Digest::of(Algorithm::Sha256, &bytes);
+    let mut rate = ReadRate::new(1 << 40);
+    let mut flipped = bytes.clone();
+    flipped[2_400_000] ^= 1;
+    let actual = Digest::of(Algorithm::Sha256, &flipped);
+    for (found, damage) in [
+        (Some(bytes.as_slice()), None),
+        (Some(&flipped), Some(Damage::Digest { actual })),
+        (Some(&bytes[..9]), Some(Damage::Length { actual_bytes: 9 })),
+        (None, Some(Damage::Missing)),
+    ] {
+        blobs.put(digest, Bytes::copy_from_slice(&bytes)).await.unwrap();
+        match found {
+            Some(found) => rewrite(&blobs, &digest, found),
+            None => std::fs::remove_file(blobs.store().blob_path(&digest)).unwrap(),
+        }
+        let checked = blobs.check(digest, bytes.len() as u64, &mut rate).await.unwrap();
+        assert_eq!(checked.damage, damage);
+        if damage.is_some() {
+            let aside = blobs.quarantine(digest, checked, 5).await.unwrap();
+            assert_eq!(aside.unwrap() > 0, found.is_some(), "{damage:?}");
+            assert!(blobs.open(digest, bytes.len() as u64).await.unwrap().is_none());
+        }
+    }
+    assert_eq!(blobs.list_quarantined().await.unwrap().len(), 1, "one of one moment");
+}
+
+#[tokio::test]
+async fn a_file_that_took_the_place_of_a_damaged_one_is_not_set_aside_for_it() {
+    let (_folder, blobs) = blobs();
+    let digest = Digest::of(Algorithm::Sha256, b"abc");
+    for wrong in [Some(b"abd"), None] {
+        blobs.put(digest, Bytes::from_static(b"abc")).await.unwrap();
+        match wrong {
+            Some(wrong) => rewrite(&blobs, &digest, wrong),
+            None => std::fs::remove_file(blobs.store().blob_path(&digest)).unwrap(),
+        }
+        let checked = blobs.check(digest, 3, &mut ReadRate::new(1 << 40)).await.unwrap();
+        assert!(checked.damage.is_some());
+        blobs.put(digest, Bytes::from_static(b"abc")).await.unwrap();
+        assert_eq!(blobs.quarantine(digest, checked, 5).await.unwrap(), None);
+        assert_eq!(blobs.read(digest, 3).await.unwrap().unwrap(), "abc");
+    }
+}
+
+#[tokio::test]
+async fn a_blob_is_read_no_faster_than_its_rate() {
+    let (_folder, blobs) = blobs();
+    let bytes = vec![1; 4 << 20];
+    let digest = Digest::of(Algorithm::Sha256, &bytes);
+    blobs.put(digest, bytes.into()).await.unwrap();
+    let began = tokio::time::Instant::now();
+    blobs.check(digest, 4 << 20, &mut ReadRate::new(40 << 20)).await.unwrap();
+    assert!(began.elapsed() >= std::time::Duration::from_millis(100), "{:?}", began.elapsed());
+}
+
 #[tokio::test]
 async fn a_blob_of_another_length_than_recorded_is_not_opened() {
     let (_folder, blobs) = blobs();

@@ -100,7 +100,9 @@ impl Fill {
 
     /// A reader from the first byte on, of a fill that is `Ready`.
     pub fn reader(&self, file: Arc<File>, size_bytes: Option<u64>, pin: Pin) -> BlobReader {
-        BlobReader::growing(file, size_bytes, self.growth.clone()).pinned(Arc::new((pin, self.live.reader())))
+        let standing = pin.standing();
+        let reader = BlobReader::growing(file, size_bytes, self.growth.clone());
+        reader.pinned(Arc::new((pin, self.live.reader())), standing)
     }
 
     /// What it looks like at this moment.

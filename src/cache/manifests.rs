@@ -9,7 +9,6 @@ use bytes::Bytes;
 use moka::sync::Cache;
 use tracing::warn;
 
-use super::Source;
 use super::error::{Error, Wrong};
 use super::fills::Depot;
 use super::flights::{Flights, Role};
@@ -17,6 +16,7 @@ use super::memory::{Memory, StoredManifest};
 use super::outcome::Outcome;
 use super::revalidate::{Confirmed, Demand};
 use super::space::{Class, Holding, blocks_for};
+use super::{Source, Verifier};
 use crate::blobs;
 use crate::metadata::{NewManifest, Provenance, TagRow};
 use crate::oci::{Algorithm, Digest, Manifest, MediaType, Reference, RepositoryName, Tag};
@@ -51,6 +51,7 @@ pub type Key = (RepositoryName, Reference);
 pub struct Manifests {
     pub(super) depot: Arc<Depot>,
     pub(super) memory: Arc<Memory>,
+    verifier: Arc<Verifier>,
     fetches: Flights<Key, Result<Arc<StoredManifest>, Error>>,
     pub(super) checks: Flights<Key, Result<Confirmed, Error>>,
     pub(super) demand: Demand,
@@ -60,10 +61,10 @@ pub struct Manifests {
 
 impl Manifests {
     /// Over what is in the store.
-    pub fn new(depot: Arc<Depot>, memory: Arc<Memory>) -> Arc<Self> {
+    pub fn new(depot: Arc<Depot>, memory: Arc<Memory>, verifier: Arc<Verifier>) -> Arc<Self> {
         let negatives = Cache::new(NEGATIVES_MAX);
         let (fetches, checks) = (Flights::default(), Flights::default());
-        Arc::new(Self { depot, memory, fetches, checks, demand: Demand::default(), negatives })
+        Arc::new(Self { depot, memory, verifier, fetches, checks, demand: Demand::default(), negatives })
     }
 
     /// The manifest that a tag or a digest names. With `confirm_now` the upstream is asked what the tag names, however
@@ -97,16 +98,17 @@ impl Manifests {
         if !state.is_present() {
             return Ok(None);
         }
-        let bytes = match self.depot.blobs.read(row.digest, row.size_bytes).await {
-            Ok(Some(bytes)) => Some(bytes),
-            Ok(None) | Err(blobs::Error::Length { .. }) => {
-                warn!(digest = %row.digest, repository = %name, "a manifest's bytes are lost or damaged");
-                self.depot.room.discard(row.digest).await?;
-                None
+        match self.depot.blobs.read(row.digest, row.size_bytes).await {
+            // They are digested because it costs next to nothing, and only once for as long as they stay in memory.
+            Ok(Some(bytes)) if Digest::of(digest.algorithm(), &bytes) == row.digest => {
+                Ok(Some(StoredManifest::new(row.digest, MediaType::new(&row.media_type), bytes)))
             }
-            Err(error) => return Err(error.into()),
-        };
-        Ok(bytes.map(|bytes| StoredManifest::new(row.digest, MediaType::new(&row.media_type), bytes)))
+            Ok(_) | Err(blobs::Error::Length { .. }) => {
+                self.verifier.verify_now(row.digest).await?;
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     pub(super) async fn pull_digest(

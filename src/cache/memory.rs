@@ -131,6 +131,17 @@ impl Memory {
         });
     }
 
+    /// To be called after a blob's bytes were found to be wrong: whatever repository has them for a manifest.
+    pub fn forget_bytes(&self, digest: &Digest) {
+        self.forget(|| {
+            for (key, _) in &self.manifests {
+                if key.1 == *digest {
+                    self.manifests.invalidate(&*key);
+                }
+            }
+        });
+    }
+
     fn epoch(&self) -> u64 {
         *self.epoch.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -30,6 +30,7 @@ mod revalidate;
 mod room;
 pub mod space;
 mod turns;
+mod verifier;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,7 +54,8 @@ pub use mirror::{Mirror, Policy, Visibility};
 pub use outcome::Outcome;
 pub use prefetch::Prefetch;
 pub use proof::Proofs;
-pub use room::{Pin, Reservation, Room};
+pub use room::{Pin, Reservation, Room, Verified};
+pub use verifier::Verifier;
 
 /// How long a client waits for the head of an answer, whatever it takes: containerd gives up at 30 s.
 pub const HEADERS_WITHIN: Duration = Duration::from_secs(25);

@@ -3,6 +3,10 @@
 //! Eviction is three durable steps: the row says `deleting` (invisible from then on), the bytes go, the row says `absent`.
 //! A crash in between leaves a `deleting` row, which start-up finishes.
 
+mod quarantine;
+
+pub use quarantine::Verified;
+
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -14,7 +18,7 @@ use tracing::{info, warn};
 use super::Error;
 use super::flights::to_the_end;
 use super::space::{Candidate, Class, Holding, Ledger, Limits, Sums, Verdict};
-use crate::blobs::Blobs;
+use crate::blobs::{Blobs, Standing};
 use crate::clock::Clock;
 use crate::metadata::{BlobRow, Metadata};
 use crate::metrics::Metrics;
@@ -35,6 +39,9 @@ pub struct Room {
     metrics: Metrics,
     clock: Clock,
     min_free_bytes: u64,
+    quarantine_max_bytes: u64,
+    /// Whoever counts what lies in quarantine counts it alone.
+    quarantining: tokio::sync::Mutex<()>,
     /// One eviction at a time: two would choose the same victims.
     evicting: tokio::sync::Mutex<()>,
     /// Held from a rename to the row that makes it visible, and from a `deleting` row to the bytes' removal, so that a
@@ -49,6 +56,7 @@ impl Room {
         blobs: Blobs,
         limits: Limits,
         min_free_bytes: u64,
+        quarantine_max_bytes: u64,
         clock: Clock,
         metrics: Metrics,
     ) -> Result<Arc<Self>, Error> {
@@ -65,10 +73,13 @@ impl Room {
             metrics,
             clock,
             min_free_bytes,
+            quarantine_max_bytes,
+            quarantining: tokio::sync::Mutex::default(),
             evicting: tokio::sync::Mutex::default(),
             naming: (0..NAMING_LOCKS).map(|_| tokio::sync::Mutex::default()).collect(),
         };
         room.finish_deletes().await?;
+        room.settle_quarantine().await?;
         room.report();
         Ok(Arc::new(room))
     }
@@ -86,8 +97,8 @@ impl Room {
 
     /// Keeps a blob from being evicted while the pin lives.
     pub fn pin(self: &Arc<Self>, digest: Digest) -> Pin {
-        self.ledger().pin(digest);
-        Pin { room: Arc::clone(self), digest }
+        let standing = self.ledger().pin(digest);
+        Pin { room: Arc::clone(self), digest, standing }
     }
 
     /// Notes that a blob was read.
@@ -156,6 +167,7 @@ impl Room {
             ("deleting", sums.deleting),
             ("pushed", sums.pushed),
             ("uploading", sums.uploading),
+            ("quarantined", sums.quarantined),
             ("index", sums.index),
         ];
         for (kind, bytes) in kinds {
@@ -164,6 +176,7 @@ impl Room {
         self.metrics.limit("cache_max_bytes", limits.cache_max_bytes);
         self.metrics.limit("store_max_bytes", limits.store_max_bytes);
         self.metrics.limit("min_free_bytes", self.min_free_bytes);
+        self.metrics.limit("quarantine_max_bytes", self.quarantine_max_bytes);
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
@@ -310,30 +323,6 @@ impl Room {
         Ok(row.stored_bytes)
     }
 
-    /// A cached blob whose bytes were found lost or damaged becomes absent, and is fetched again when asked for. What was
-    /// found may have been mended meanwhile, by a fill or by a push, so it is looked at again under the blob's name.
-    pub async fn discard(self: &Arc<Self>, digest: Digest) -> Result<(), Error> {
-        let room = Arc::clone(self);
-        to_the_end(async move {
-            let _named = room.naming(&digest).await;
-            let Some(row) = room.metadata.find_blob(&digest).await?.filter(|row| row.is_present() && !row.pushed)
-            else {
-                return Ok(());
-            };
-            if matches!(room.blobs.open(digest, row.size_bytes).await, Ok(Some(_))) {
-                return Ok(());
-            }
-            if room.metadata.mark_lost(&digest).await? {
-                room.ledger().begin_delete(row.stored_bytes);
-                room.blobs.remove(digest).await?;
-                room.ledger().finish_delete(row.stored_bytes);
-            }
-            Ok(())
-        })
-        .await
-        .unwrap_or(Err(Error::Stopped))
-    }
-
     /// What a crash left between the steps of a removal.
     async fn finish_deletes(&self) -> Result<(), Error> {
         for row in self.metadata.list_deleting().await? {
@@ -427,6 +416,14 @@ impl Drop for Reservation {
 pub struct Pin {
     room: Arc<Room>,
     digest: Digest,
+    standing: Standing,
+}
+
+impl Pin {
+    /// What tells its holder that the blob's bytes turned out to be wrong.
+    pub fn standing(&self) -> Standing {
+        self.standing.clone()
+    }
 }
 
 impl Drop for Pin {

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 
+use crate::blobs::Standing;
 use crate::metadata::BlobRow;
 use crate::oci::Digest;
 
@@ -86,6 +87,8 @@ pub struct Sums {
     pub pushed: u64,
     /// Promised to uploads.
     pub uploading: u64,
+    /// Bytes found damaged and set aside.
+    pub quarantined: u64,
     /// The index.
     pub index: u64,
 }
@@ -98,8 +101,16 @@ impl Sums {
 
     /// What counts against `store_max`.
     pub const fn of_store(&self) -> u64 {
-        self.of_cache() + self.pushed + self.uploading + self.index
+        self.of_cache() + self.pushed + self.uploading + self.quarantined + self.index
     }
+}
+
+/// A blob that is held open.
+#[derive(Debug, Default)]
+struct Pinned {
+    holders: u32,
+    /// What those who hold it open now are told by.
+    standing: Standing,
 }
 
 /// The ledger.
@@ -108,7 +119,7 @@ pub struct Ledger {
     limits: Limits,
     sums: Sums,
     partial: HashMap<Digest, u64>,
-    pins: HashMap<Digest, u32>,
+    pins: HashMap<Digest, Pinned>,
     touches: HashMap<Digest, i64>,
 }
 
@@ -220,16 +231,37 @@ impl Ledger {
         self.sums.index = bytes;
     }
 
-    /// Keeps a blob from being evicted until it is unpinned as often.
-    pub fn pin(&mut self, digest: Digest) {
-        *self.pins.entry(digest).or_default() += 1;
+    /// Bytes set aside or removed from there, as they are now.
+    pub fn set_quarantined(&mut self, bytes: u64) {
+        self.sums.quarantined = bytes;
+    }
+
+    /// A blob's bytes were set aside: they are no blob any more, but take as much space as before.
+    pub fn quarantine(&mut self, held: Holding, quarantined_bytes: u64) {
+        take(self.held(held.pushed), held.stored_bytes);
+        self.sums.quarantined += quarantined_bytes;
+    }
+
+    /// Keeps a blob from being evicted until it is unpinned as often. Returns what its holder is told by should its bytes
+    /// turn out to be wrong.
+    pub fn pin(&mut self, digest: Digest) -> Standing {
+        let pinned = self.pins.entry(digest).or_default();
+        pinned.holders += 1;
+        pinned.standing.clone()
+    }
+
+    /// Tells everybody who holds a blob open that its bytes are wrong. Who pins it from now on is not concerned.
+    pub fn condemn(&mut self, digest: &Digest) {
+        if let Some(pinned) = self.pins.get_mut(digest) {
+            std::mem::take(&mut pinned.standing).condemn();
+        }
     }
 
     /// Takes one pin off.
     pub fn unpin(&mut self, digest: &Digest) {
-        if let Some(pins) = self.pins.get_mut(digest) {
-            *pins -= 1;
-            if *pins == 0 {
+        if let Some(pinned) = self.pins.get_mut(digest) {
+            pinned.holders -= 1;
+            if pinned.holders == 0 {
                 self.pins.remove(digest);
             }
         }

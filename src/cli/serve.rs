@@ -129,6 +129,7 @@ pub async fn open(config: &Config, clock: Clock) -> anyhow::Result<Opened> {
         blobs.clone(),
         limits,
         config.storage.min_free_bytes,
+        config.storage.quarantine_max_bytes,
         clock.clone(),
         metrics.clone(),
     )

@@ -32,6 +32,7 @@ pub(super) const KEYS: &[(&[&str], Shape)] = &[
     (&["storage", "max_size"], Scalar),
     (&["storage", "create"], Scalar),
     (&["storage", "min_free"], Scalar),
+    (&["storage", "quarantine_max"], Scalar),
     (&["cache", "max_size"], Scalar),
     (&["cache", "revalidate_after"], Scalar),
     (&["cache", "refresh_ahead_max"], Scalar),

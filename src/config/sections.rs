@@ -68,11 +68,20 @@ pub struct Storage {
     /// Free bytes always left on the file system; 0 switches this off. Default `1GiB`.
     #[serde(rename = "min_free", with = "units::bytes")]
     pub min_free_bytes: u64,
+    /// Damaged bytes kept to be looked at; the oldest go first. Default 1 GiB.
+    #[serde(rename = "quarantine_max", with = "units::bytes")]
+    pub quarantine_max_bytes: u64,
 }
 
 impl Default for Storage {
     fn default() -> Self {
-        Self { path: PathBuf::from("./data"), create: true, max_size: Limit::Percent(80), min_free_bytes: 1 << 30 }
+        Self {
+            path: PathBuf::from("./data"),
+            create: true,
+            max_size: Limit::Percent(80),
+            min_free_bytes: 1 << 30,
+            quarantine_max_bytes: 1 << 30,
+        }
     }
 }
 

@@ -50,6 +50,8 @@ pub enum BodyError {
     FillAbandoned,
     #[error("the blob ended at byte {at_byte}, before the end of what was promised")]
     Short { at_byte: u64 },
+    #[error("the blob was found to be damaged")]
+    Condemned,
     #[error("reading the blob at byte {at_byte} failed")]
     Read { at_byte: u64, source: io::Error },
 }
@@ -57,7 +59,7 @@ pub enum BodyError {
 impl From<BodyError> for io::Error {
     fn from(error: BodyError) -> Self {
         let kind = match &error {
-            BodyError::FillFailed { .. } | BodyError::FillAbandoned => io::ErrorKind::Other,
+            BodyError::FillFailed { .. } | BodyError::FillAbandoned | BodyError::Condemned => io::ErrorKind::Other,
             BodyError::Short { .. } => io::ErrorKind::UnexpectedEof,
             BodyError::Read { source, .. } => source.kind(),
         };

@@ -40,7 +40,8 @@ pub fn blob(bytes: &[u8]) -> BlobReader {
 /// `blob` with a pin, and what resolves (with an error) once the last clone of the pin is gone.
 pub fn pinned(blob: BlobReader) -> (BlobReader, oneshot::Receiver<()>) {
     let (held, dropped) = oneshot::channel::<()>();
-    (blob.pinned(Arc::new(held)), dropped)
+    let standing = blob.standing.clone();
+    (blob.pinned(Arc::new(held), standing), dropped)
 }
 
 /// Waits until the pin of [`pinned`] is gone.

@@ -28,7 +28,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::{Bytes, BytesMut};
 use rustix::mm::{MapFlags, ProtFlags};
 
-use crate::registry::{BlobPin, BlobReader};
+use crate::registry::{BlobPin, BlobReader, Standing};
 
 /// The mappings that bodies of one connection have handed to hyper and that are not yet sent.
 ///
@@ -48,6 +48,7 @@ struct Registered {
     file: Arc<File>,
     /// Offset in the file of the first address.
     offset_bytes: u64,
+    standing: Standing,
 }
 
 /// What stands at the front of a vectored write.
@@ -66,6 +67,7 @@ pub struct Extent {
     pub file: Arc<File>,
     pub offset_bytes: u64,
     pub len: usize,
+    standing: Standing,
 }
 
 impl Mappings {
@@ -106,8 +108,12 @@ impl Mappings {
 
     /// Sends the front of `extent` into `socket`, which must not block, and returns how many bytes it took.
     ///
-    /// Fails with `UnexpectedEof` when the file ends before the extent does.
+    /// Fails with `UnexpectedEof` when the file ends before the extent does, and with `InvalidData` when the blob was found to
+    /// be damaged since its body gave this piece away.
     pub fn send(&self, socket: impl AsFd, extent: &Extent) -> io::Result<usize> {
+        if extent.standing.is_condemned() {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the blob was found to be damaged"));
+        }
         let mut offset = extent.offset_bytes;
         match rustix::fs::sendfile(socket, &extent.file, Some(&mut offset), extent.len)? {
             0 => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "file is shorter than the blob")),
@@ -132,6 +138,7 @@ fn find(live: &[Registered], slice: &[u8]) -> Option<Extent> {
         file: Arc::clone(&entry.file),
         offset_bytes: entry.offset_bytes + skipped as u64,
         len: slice.len().min(entry.addresses.end - address),
+        standing: entry.standing.clone(),
     })
     .filter(|extent| extent.len > 0)
 }
@@ -177,6 +184,7 @@ impl Mapping {
             addresses: base.addr().get()..base.addr().get() + mapped_len,
             file: Arc::clone(&blob.file),
             offset_bytes: base_offset,
+            standing: blob.standing.clone(),
         });
         Ok(Self {
             base,

@@ -201,23 +201,6 @@ impl Metadata {
         Ok(())
     }
 
-    /// Records that a stored blob has lost its bytes: they were damaged and set aside, or are not there. Pushed or cached, the
-    /// row turns `Absent` and keeps its links. True if it was present.
-    pub async fn mark_lost(&self, digest: &Digest) -> Result<bool, Error> {
-        let lost = *digest;
-        self.write("record the loss of blob", digest, move |connection| {
-            async move {
-                let done = sqlx::query("UPDATE blob SET state = 0, stored_bytes = 0 WHERE digest = $1 AND state = 1")
-                    .bind(lost)
-                    .execute(connection)
-                    .await?;
-                Ok(done.rows_affected() > 0)
-            }
-            .boxed()
-        })
-        .await
-    }
-
     /// Every blob whose deletion was begun and not ended: at start, what a crash has left to finish.
     pub async fn list_deleting(&self) -> Result<Vec<BlobRow>, Error> {
         sqlx::query_as(

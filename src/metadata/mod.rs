@@ -21,6 +21,7 @@ mod contents;
 mod error;
 mod links;
 mod lists;
+mod losses;
 mod manifests;
 mod references;
 mod referrers;
@@ -50,6 +51,7 @@ pub use contents::{Child, Part};
 pub use error::Error;
 pub use links::Link;
 pub use lists::ListRow;
+pub use losses::LossRow;
 pub use manifests::{ManifestRow, Missing, NewManifest};
 pub use repositories::RepositoryRow;
 pub use tags::TagRow;
@@ -63,6 +65,7 @@ use writer::{BatchLimits, Failure, Writer};
 const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "initial", include_str!("migrations/0001_initial.sql")),
     (2, "upstream_lists", include_str!("migrations/0002_upstream_lists.sql")),
+    (5, "scrub", include_str!("migrations/0005_scrub.sql")),
 ];
 
 /// How long to wait for a lock of the file. Only another process can hold one: a backup, or somebody's `sqlite3`.

@@ -2,13 +2,11 @@
 
 use std::sync::Arc;
 
-use tracing::{error, warn};
-
 use super::error::Error;
 use super::routing::Target;
 use super::{Place, Registry, within_patience};
 use crate::blobs::{self, BlobReader};
-use crate::cache::{self, Bypass, Fill, Outcome, Probe, Role, Source, Start};
+use crate::cache::{self, Bypass, Fill, Outcome, Pin, Probe, Role, Source, Start};
 use crate::metadata::{BlobRow, Link, Provenance};
 use crate::oci::{ByteRange, Digest, RangeRequest, RepositoryName};
 
@@ -128,12 +126,13 @@ impl Registry {
         let unknown = || Error::BlobUnknown { name: name.clone(), digest: *digest };
         let pin = self.depot().room.pin(*digest);
         let Link::Linked(row) = self.depot().metadata.find_link(name, digest).await? else { return Err(unknown()) };
-        if !row.is_present() {
-            return Err(unknown());
+        if row.is_present()
+            && let Some(reader) = self.open(&row, pin).await?
+        {
+            self.depot().room.touch(*digest);
+            return sized(reader, range, Outcome::Local);
         }
-        let Some(reader) = self.open(&row).await? else { return Err(Error::Damaged { digest: *digest }) };
-        self.depot().room.touch(*digest);
-        sized(reader.pinned(Arc::new(pin)), range, Outcome::Local)
+        Err(self.lost_or(digest, unknown()).await)
     }
 
     async fn mirrored_head(&self, source: &Source, digest: &Digest) -> Result<BlobHead, Error> {
@@ -170,7 +169,7 @@ impl Registry {
         let link = depot.metadata.find_link(&source.canonical, digest).await?;
         if let Link::Linked(row) | Link::Unlinked(row) = &link
             && row.is_present()
-            && let Some(reader) = self.open(row).await?
+            && let Some(reader) = self.open(row, pin).await?
         {
             if matches!(link, Link::Unlinked(_)) {
                 self.prove_and_link(source, digest).await?;
@@ -179,8 +178,10 @@ impl Registry {
                 self.prefetch.blob_got(source, digest, None);
             }
             depot.room.touch(*digest);
-            return sized(reader.pinned(Arc::new(pin)), range, Outcome::Hit);
+            return sized(reader, range, Outcome::Hit);
         }
+        // The first one may have been told just now that the bytes that were here are wrong.
+        let pin = depot.room.pin(*digest);
         let (is_linked, is_whole) = (matches!(link, Link::Linked(_)), range.is_none());
         let (fill, role, start) = self.join_fill(source, digest, is_linked, is_whole).await?;
         match start {
@@ -245,22 +246,28 @@ impl Registry {
         Ok(())
     }
 
-    /// Opens a blob whose row says it is there. `None` if the bytes are lost: a cached blob is then fetched again.
-    async fn open(&self, row: &BlobRow) -> Result<Option<BlobReader>, Error> {
-        let depot = self.depot();
-        let found = match depot.blobs.open(row.digest, row.size_bytes).await {
-            Ok(Some(reader)) => return Ok(Some(reader)),
-            Ok(None) => "its file is gone".to_owned(),
-            Err(error @ blobs::Error::Length { .. }) => error.to_string(),
+    /// Opens a blob whose row says it is there. `None` if its bytes are lost, which is recorded then: what is cached is
+    /// fetched again.
+    async fn open(&self, row: &BlobRow, pin: Pin) -> Result<Option<BlobReader>, Error> {
+        match self.depot().blobs.open(row.digest, row.size_bytes).await {
+            Ok(Some(reader)) => {
+                let standing = pin.standing();
+                return Ok(Some(reader.pinned(Arc::new(pin), standing)));
+            }
+            Ok(None) | Err(blobs::Error::Length { .. }) => {}
             Err(error) => return Err(error.into()),
-        };
-        if row.pushed {
-            error!(digest = %row.digest, found, "a pushed blob is damaged: push it again");
-            return Err(Error::Damaged { digest: row.digest });
         }
-        warn!(digest = %row.digest, found, "a cached blob is damaged and will be fetched again");
-        depot.room.discard(row.digest).await.map_err(|_| Error::Damaged { digest: row.digest })?;
+        self.verifier.verify_length(row.digest).await.map_err(|_| Error::Damaged { digest: row.digest })?;
         Ok(None)
+    }
+
+    /// What a repository lacks that links it: content that was pushed here and is lost, or never was here.
+    pub(super) async fn lost_or(&self, digest: &Digest, unknown: Error) -> Error {
+        match self.depot().metadata.is_lost(digest).await {
+            Ok(true) => Error::Damaged { digest: *digest },
+            Ok(false) => unknown,
+            Err(error) => error.into(),
+        }
     }
 }
 

@@ -140,7 +140,10 @@ pub enum Error {
         source: cache::Error,
     },
     /// Pushed content is damaged on disk.
-    #[error("blob {digest} was pushed here but its bytes are lost or damaged on disk: push it again")]
+    #[error(
+        "{digest} was pushed here but its bytes were damaged on disk or lost: push it again \
+         (GET /api/v1/scrub lists all of these, and damaged bytes are kept in the store's folder quarantine)"
+    )]
     Damaged {
         /// The blob.
         digest: Digest,

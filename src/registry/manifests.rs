@@ -138,8 +138,10 @@ impl Registry {
                 self.manifests.find_tag(name, tag).await.map_err(failed)?.ok_or_else(unknown)?.digest
             }
         };
-        let manifest = self.manifests.find(name, &digest).await.map_err(failed)?.ok_or_else(unknown)?;
-        Ok(PulledManifest { manifest, outcome: Outcome::Local, stale: None })
+        match self.manifests.find(name, &digest).await.map_err(failed)? {
+            Some(manifest) => Ok(PulledManifest { manifest, outcome: Outcome::Local, stale: None }),
+            None => Err(self.lost_or(&digest, unknown()).await),
+        }
     }
 
     async fn mirrored_manifest(

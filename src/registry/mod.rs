@@ -22,7 +22,7 @@ use moka::sync::Cache;
 
 use crate::cache::{
     Access, Fills, HEADERS_WITHIN, ListLimits, Lists, Manifests, Memory, Mirror, Prefetch, Probe, Proofs, Source,
-    Visibility,
+    Verifier, Visibility,
 };
 use crate::oci::{Digest, Host, RepositoryName};
 
@@ -35,9 +35,9 @@ pub use sessions::Uploads;
 pub use tags::{PAGE_MAX, Page};
 pub use uploads::{Chunk, Mounted};
 
-pub use crate::blobs::{BlobPin, BlobReader, Growth, Progress};
+pub use crate::blobs::{BlobPin, BlobReader, Growth, Progress, Standing};
 pub use crate::cache::{
-    Bypass, Depot, Error as CacheError, FillView, Outcome, PulledManifest, Staleness, StoredManifest,
+    Bypass, Depot, Error as CacheError, FillView, Outcome, PulledManifest, Staleness, StoredManifest, Verified,
 };
 pub use crate::upstream::{Credentials, Error as UpstreamError};
 
@@ -81,6 +81,7 @@ pub struct Registry {
     manifests: Arc<Manifests>,
     lists: Arc<Lists>,
     memory: Arc<Memory>,
+    verifier: Arc<Verifier>,
     proofs: Proofs,
     access: Arc<Access>,
     uploads: Uploads,
@@ -152,14 +153,16 @@ impl Registry {
         let guarded = mirrors.iter().filter(|mirror| mirror.policy().visibility != Visibility::Everyone);
         let guarded = guarded.map(|mirror| mirror.host().clone()).collect();
         let fills = Arc::new(Fills::new(Arc::clone(&depot)));
+        let verifier = Verifier::new(Arc::clone(&depot), Arc::clone(&memory));
         Self {
             names,
             mirrors: mirrors.into_iter().map(|mirror| (mirror.host().clone(), mirror)).collect(),
             prefetch: Prefetch::new(Arc::clone(&fills)),
             fills,
             lists: Lists::new(Arc::clone(&depot), options.lists),
-            manifests: Manifests::new(depot, Arc::clone(&memory)),
+            manifests: Manifests::new(depot, Arc::clone(&memory), Arc::clone(&verifier)),
             memory,
+            verifier,
             proofs: Proofs::default(),
             access,
             guarded,
@@ -200,6 +203,11 @@ impl Registry {
             return Err(Error::NameInvalid { reason });
         }
         Ok(route.home)
+    }
+
+    /// What looks whether stored blobs are what their names say.
+    pub fn verifier(&self) -> &Arc<Verifier> {
+        &self.verifier
     }
 
     fn route(&self, target: &Target) -> Result<routing::Route, Error> {

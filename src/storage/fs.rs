@@ -31,6 +31,15 @@ pub(super) fn path_allocated_bytes(path: &Path) -> Option<u64> {
     std::fs::metadata(path).ok().map(|metadata| metadata.blocks() * STAT_BLOCK_BYTES)
 }
 
+/// Which file a name means, by device and inode; `None` if there is none.
+pub(super) fn identity(path: &Path) -> Result<Option<(u64, u64)>, Error> {
+    match std::fs::metadata(path) {
+        Ok(metadata) => Ok(Some((metadata.dev(), metadata.ino()))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::io("looking at", path)(error)),
+    }
+}
+
 /// Takes the lock of a store; `None` if somebody has it.
 pub(super) fn lock(path: &Path) -> Result<Option<File>, Error> {
     let file =

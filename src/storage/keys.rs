@@ -7,6 +7,7 @@
 //!   index.sqlite  -wal  -shm       the index (see `metadata`)
 //!   blobs/sha256/ab/abcdef…        committed blobs and manifests: immutable, named by what they hold
 //!   blobs/sha512/ab/abcdef…
+//!   quarantine/MS-sha256-abcdef…   bytes found not to be the blob they were named as, and when (Unix milliseconds)
 //!   staging/fills/sha256-abcdef…   fills in progress; what a restart finds here is continued when asked for again
 //!   staging/fills/….front          how far that fill has come without a gap, while it is written in several places
 //!   staging/uploads/UUID           upload sessions; those without a row in the index are removed at start
@@ -21,7 +22,7 @@ use crate::oci::{Algorithm, Digest, UploadId};
 
 /// The folders of a new store, parents first.
 pub(super) fn folders(root: &Path) -> Vec<PathBuf> {
-    let mut folders = vec![root.join("blobs"), root.join("staging")];
+    let mut folders = vec![root.join("blobs"), root.join("staging"), quarantine(root)];
     folders.extend(["fills", "uploads", "puts"].map(|name| root.join("staging").join(name)));
     for algorithm in Algorithm::ALL {
         let of_algorithm = root.join("blobs").join(algorithm.as_str());
@@ -67,6 +68,22 @@ pub(super) fn parse_fill(name: &str) -> Option<Digest> {
     name.replacen('-', ":", 1).parse().ok()
 }
 
+/// Where bytes lie that are not the blob they were named as.
+pub(super) fn quarantine(root: &Path) -> PathBuf {
+    root.join("quarantine")
+}
+
+pub(super) fn quarantined(root: &Path, digest: &Digest, found_ms: i64) -> PathBuf {
+    let name = format!("{}-{}-{}", found_ms.max(0), digest.algorithm().as_str(), digest.hex());
+    quarantine(root).join(name)
+}
+
+/// When the bytes under this name in `quarantine` were found to be wrong, and what they should have been.
+pub(super) fn parse_quarantined(name: &str) -> Option<(i64, Digest)> {
+    let (found_ms, digest) = name.split_once('-')?;
+    Some((found_ms.parse().ok()?, parse_fill(digest)?))
+}
+
 pub(super) fn upload(root: &Path, id: &UploadId) -> PathBuf {
     root.join("staging/uploads").join(id.to_string())
 }
@@ -88,6 +105,9 @@ mod tests {
         assert_eq!(parse_fill("sha256-zz"), None);
         assert_eq!(of_front(&front(&path)), Some(path.clone()));
         assert_eq!(of_front(&path), None);
+        let path = quarantined(Path::new("/s"), &digest, 7);
+        assert_eq!(parse_quarantined(path.file_name().unwrap().to_str().unwrap()), Some((7, digest)));
+        assert_eq!(parse_quarantined("7-sha256-zz"), None);
     }
 
     #[test]

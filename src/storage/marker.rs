@@ -49,8 +49,16 @@ pub(super) fn write(root: &Path) -> Result<(), Error> {
 
 /// Only what we make ourselves before the marker, or what a fresh file system has.
 fn is_vacant(root: &Path) -> Result<bool, Error> {
-    const EXPECTED: [&str; 7] =
-        ["lost+found", "lock", "blobs", "staging", "index.sqlite", "index.sqlite-wal", "index.sqlite-shm"];
+    const EXPECTED: [&str; 8] = [
+        "lost+found",
+        "lock",
+        "blobs",
+        "staging",
+        "quarantine",
+        "index.sqlite",
+        "index.sqlite-wal",
+        "index.sqlite-shm",
+    ];
     let names = fs::list(root)?;
     // A crash while the store was made leaves `lock` and then the rest; without it these names are somebody else's.
     let interrupted = names.iter().any(|path| path.ends_with("lock"));

@@ -5,8 +5,10 @@
 
 mod front;
 mod fs;
+mod inspection;
 mod keys;
 mod marker;
+mod quarantine;
 
 use std::fs::File;
 use std::io;
@@ -16,6 +18,8 @@ use crate::oci::{Digest, UploadId};
 
 pub use front::FrontRecord;
 pub use fs::{FileSystemSize, allocated_bytes};
+pub use inspection::Inspection;
+pub use quarantine::Quarantined;
 
 /// Why the store could not do something. Every variant names the path.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +86,16 @@ impl Error {
         move |source| Self::Io { operation, path, source }
     }
 
+    /// Did the disk fail to give bytes that it should have?
+    pub fn is_damage(&self) -> bool {
+        let errno = match self {
+            Self::Io { source, .. } => rustix::io::Errno::from_io_error(source),
+            _ => None,
+        };
+        // EUCLEAN and EBADMSG: the file system's own checksums say so.
+        matches!(errno, Some(rustix::io::Errno::IO | rustix::io::Errno::UCLEAN | rustix::io::Errno::BADMSG))
+    }
+
     /// Did it fail because the file system is full?
     pub fn is_no_space(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull || source.kind() == io::ErrorKind::QuotaExceeded)
@@ -118,7 +132,8 @@ impl Store {
             marker::State::Ours if !keys::index(root).exists() => {
                 return Err(Error::IndexMissing { path: root.to_owned(), index: keys::index(root) });
             }
-            marker::State::Ours => {}
+            // An earlier release made none.
+            marker::State::Ours => fs::create_folders(root, &[keys::quarantine(root)])?,
             marker::State::Empty => {
                 fs::create_folders(root, &keys::folders(root))?;
             }

@@ -14,6 +14,7 @@ mod fault_table; // every fault of an upstream in every situation
 mod fills; // the fills under way, as they are shown
 mod freshness; // when a tag is asked for again
 mod freshness_ahead; // when it is confirmed early, on demand, or not at all
+mod heal; // damaged bytes: set aside, fetched again or reported
 mod health; // what orchestrators and Prometheus ask
 mod import; // and in again, whoever made the layout
 mod lists; // tags and repositories, a page at a time

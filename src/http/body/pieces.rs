@@ -77,6 +77,10 @@ impl Pieces {
             _ => self.copied(servable).await,
         };
         let piece = piece.map_err(|source| BodyError::Read { at_byte, source })?;
+        // Asked after the reading: what was found meanwhile counts for this piece too.
+        if self.blob.standing.is_condemned() {
+            return Err(BodyError::Condemned);
+        }
         if piece.is_empty() {
             return Err(BodyError::Short { at_byte });
         }

@@ -105,6 +105,19 @@ async fn a_file_that_is_not_in_memory_arrives_whole() {
 }
 
 #[tokio::test]
+async fn a_blob_found_damaged_ends_its_bodies_before_their_last_piece() {
+    for transport in [Transport::Copy, sendfile().0] {
+        let blob = sample::blob(&sample::bytes(9 * MIB));
+        let mut body = FileBody::whole(blob.clone(), transport);
+        next(&mut body).await;
+        blob.standing.condemn();
+        let (received, error) = rest(&mut body).await;
+        assert!(received.is_empty(), "bytes were sent after all");
+        assert!(matches!(reason(error.expect("an error")), BodyError::Condemned));
+    }
+}
+
+#[tokio::test]
 async fn the_pin_outlives_the_body_until_the_last_frame_is_sent() {
     let (blob, mut dropped) = sample::pinned(sample::blob(&sample::bytes(MIB)));
     let mut body = FileBody::whole(blob, sendfile().0);

@@ -5,6 +5,7 @@ use std::os::unix::net::UnixStream;
 
 use super::*;
 use crate::http::sample;
+use crate::registry::Standing;
 
 fn table() -> Arc<Mappings> {
     Arc::default()
@@ -112,9 +113,19 @@ fn sending_a_mapping_touches_none_of_its_pages() {
 #[test]
 fn a_file_that_shrank_is_an_error() {
     let mappings = table();
-    let extent = Extent { file: sample::file(b"short"), offset_bytes: 5, len: 10 };
+    let extent = Extent { file: sample::file(b"short"), offset_bytes: 5, len: 10, standing: Standing::default() };
     let (ours, _theirs) = UnixStream::pair().unwrap();
     assert_eq!(mappings.send(&ours, &extent).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+}
+
+#[test]
+fn a_piece_that_was_given_away_before_its_blob_was_found_damaged_is_not_sent() {
+    let (blob, mappings) = (sample::blob(&sample::bytes(1 << 20)), table());
+    let frame = Mapping::of(&blob, 0..1 << 20, &mappings).unwrap().into_bytes();
+    let Lead::File(extent) = mappings.lead(&[IoSlice::new(&frame)]) else { panic!("the frame is not recognised") };
+    blob.standing.condemn();
+    let (ours, _theirs) = UnixStream::pair().unwrap();
+    assert_eq!(mappings.send(&ours, &extent).unwrap_err().kind(), io::ErrorKind::InvalidData);
 }
 
 #[test]

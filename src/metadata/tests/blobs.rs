@@ -163,10 +163,29 @@ async fn a_blob_that_came_back_during_its_deletion_stays_present() {
 async fn a_lost_blob_is_absent_even_if_it_was_pushed() {
     let index = Index::new().await;
     index.commit_blob(&repo("r"), &digest("a"), 10, 4096, Pushed, 1).await.unwrap();
-    assert!(index.mark_lost(&digest("a")).await.unwrap());
-    assert!(!index.mark_lost(&digest("a")).await.unwrap());
+    assert!(index.mark_lost(&digest("a"), "digest", 9).await.unwrap());
+    assert!(!index.mark_lost(&digest("a"), "digest", 9).await.unwrap());
     let row = index.find_blob(&digest("a")).await.unwrap().unwrap();
     assert_eq!((row.state, row.pushed, row.stored_bytes), (BlobState::Absent, true, 0));
+}
+
+#[tokio::test]
+async fn the_loss_of_a_pushed_blob_is_remembered_until_it_is_pushed_again_or_wanted_by_nobody() {
+    let index = Index::new().await;
+    for (name, provenance) in [("a", Pushed), ("b", Pushed), ("c", Cached)] {
+        index.commit_blob(&repo("r"), &digest(name), 10, 4096, provenance, 1).await.unwrap();
+        index.mark_lost(&digest(name), "digest", 9).await.unwrap();
+    }
+    assert_eq!(index.count_losses().await.unwrap(), 2);
+    let losses = index.list_losses(10).await.unwrap();
+    assert!(losses.iter().all(|loss| (loss.finding.as_str(), loss.found_ms) == ("digest", 9)), "{losses:?}");
+    assert!(!index.is_lost(&digest("c")).await.unwrap());
+    index.commit_blob(&repo("r"), &digest("a"), 10, 4096, Pushed, 2).await.unwrap();
+    assert!(!index.is_lost(&digest("a")).await.unwrap());
+    assert_eq!(index.count_losses().await.unwrap(), 1);
+    index.unlink_blob(&repo("r"), &digest("b")).await.unwrap();
+    assert_eq!(index.count_losses().await.unwrap(), 0);
+    assert_eq!(index.list_losses(10).await.unwrap(), []);
 }
 
 #[tokio::test]

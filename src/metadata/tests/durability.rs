@@ -157,7 +157,7 @@ async fn a_change_dropped_before_it_was_sent_does_not_happen() {
 async fn what_was_acknowledged_is_in_the_files_at_once() {
     let index = Index::new().await;
     index.commit_blob(&repo("r"), &digest("a"), 10, 4096, Pushed, 1).await.unwrap();
-    index.mark_lost(&digest("a")).await.unwrap();
+    index.mark_lost(&digest("a"), "digest", 9).await.unwrap();
     index.commit_blob(&repo("r"), &digest("a"), 10, 4096, Pushed, 2).await.unwrap();
 
     // A killed process leaves file and log as they are, and no shared memory that counts.

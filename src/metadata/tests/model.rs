@@ -202,7 +202,7 @@ async fn apply(index: &Metadata, change: &Change, now_ms: i64) -> Result<bool, E
             index.mark_deleting(&[content(number)]).await.map(|rows| !rows.is_empty())
         }
         Change::MarkAbsent { content: number } => index.mark_absent(&[content(number)]).await.map(|()| true),
-        Change::MarkLost { content: number } => index.mark_lost(&content(number)).await,
+        Change::MarkLost { content: number } => index.mark_lost(&content(number), "digest", 9).await,
         Change::Reopen => Ok(true),
     }
 }

@@ -275,6 +275,7 @@ impl TestRegistry {
         assert_eq!(found.leftovers, leftovers, "files in the staging folder");
         assert_eq!(found.n_puts, 0, "small blobs still on their way in");
         assert_eq!(sums.partial, found.partial_bytes, "the ledger's partial fills against the disk");
+        assert_eq!(sums.quarantined, found.quarantined_bytes, "the ledger's quarantine against the disk");
         let index = Metadata::open(metadata::Options::new(self.store().join("index.sqlite"))).await.expect("it opens");
         let totals = index.totals().await.expect("the index can be read");
         assert!(!index.recount().await.expect("the index can be read"), "the index's sums differ from its rows");
@@ -357,6 +358,7 @@ fn folder() -> TempDir {
 struct OnDisk {
     blob_bytes: u64,
     partial_bytes: u64,
+    quarantined_bytes: u64,
     n_puts: usize,
     leftovers: Leftovers,
 }
@@ -368,6 +370,7 @@ impl OnDisk {
         Self {
             blob_bytes: files(&store.join("blobs")).values().sum(),
             partial_bytes: fills.values().sum(),
+            quarantined_bytes: files(&store.join("quarantine")).values().sum(),
             n_puts: files(&store.join("staging/puts")).len(),
             leftovers: Leftovers { fills: fills.len(), uploads },
         }
