@@ -46,7 +46,7 @@ enum Command {
         #[command(flatten)]
         flags: ServeFlags,
     },
-    /// Write images with all that belongs to them as an OCI image layout, for another registry or an air gap.
+    /// Write images, with all that belongs to them, as an OCI image layout.
     Export {
         #[command(flatten)]
         arguments: export::Arguments,
