@@ -228,7 +228,12 @@ impl Filler {
             None => self.depot.blobs.stage_fill(self.digest).await?,
         };
         let staging = held.staging.insert(staging);
-        Ok(staging.preallocate(held.total_bytes.unwrap_or(0)).await?)
+        if let Some(total_bytes) = held.total_bytes
+            && staging.preallocate(total_bytes).await?
+        {
+            held.reservation.on_disk(u64::MAX);
+        }
+        Ok(())
     }
 
     async fn take_in(&self, held: &mut Held, stream: BlobStream, turn: Turn) -> Result<Ended, Error> {

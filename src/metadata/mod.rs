@@ -26,6 +26,7 @@ mod manifests;
 mod references;
 mod referrers;
 mod repositories;
+mod scrub;
 mod tags;
 #[cfg(test)]
 mod tests;
@@ -54,6 +55,7 @@ pub use lists::ListRow;
 pub use losses::LossRow;
 pub use manifests::{ManifestRow, Missing, NewManifest};
 pub use repositories::RepositoryRow;
+pub use scrub::ScrubRow;
 pub use tags::TagRow;
 pub use totals::Totals;
 pub use uploads::UploadRow;

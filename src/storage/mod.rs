@@ -207,9 +207,14 @@ impl Store {
     }
 
     /// Takes disk blocks for `length_bytes` without changing the file's length, so that a later write cannot run out of
-    /// space. File systems that cannot do this are left to fail at the write.
-    pub fn preallocate(&self, file: &File, path: &Path, length_bytes: u64) -> Result<(), Error> {
+    /// space. False if the file system cannot do this: it is left to fail at the write.
+    pub fn preallocate(&self, file: &File, path: &Path, length_bytes: u64) -> Result<bool, Error> {
         fs::preallocate(file, path, length_bytes)
+    }
+
+    /// Gives back the blocks that were taken for a file and lie beyond its end.
+    pub fn trim(&self, file: &File, path: &Path) -> Result<(), Error> {
+        fs::trim(file, path)
     }
 
     /// Removes a file; that it is gone already is fine.

@@ -1,8 +1,6 @@
 //! Damaged bytes: found out, set aside, fetched again where that can be done and reported where it cannot.
 
-use std::fs::{self, File};
-use std::os::unix::fs::FileExt as _;
-use std::path::PathBuf;
+use std::fs;
 
 use bytes::Bytes;
 use entrepot::oci::Digest;
@@ -10,48 +8,12 @@ use entrepot::registry::Verified;
 
 use crate::support::client::Call;
 use crate::support::content;
+use crate::support::harm::{HARMS, Harm, file_of, harm};
 use crate::support::push::{IMAGE, assert_refused, digest_of, push_image};
 use crate::support::registry::{TestRegistry, blob_path, manifest_path};
 use crate::support::upstream::FakeUpstream;
 
 const REPOSITORY: &str = "team/app";
-
-/// What a disk, a controller or somebody's hand does to a file.
-#[derive(Clone, Copy, Debug)]
-enum Harm {
-    Flip,
-    Cut,
-    Grow,
-    Remove,
-    Swap,
-}
-
-const HARMS: [Harm; 5] = [Harm::Flip, Harm::Cut, Harm::Grow, Harm::Remove, Harm::Swap];
-
-fn file_of(registry: &TestRegistry, digest: &Digest) -> PathBuf {
-    registry.registry().depot().blobs.store().blob_path(digest)
-}
-
-fn harm(registry: &TestRegistry, digest: &Digest, harm: Harm) {
-    let path = file_of(registry, digest);
-    let file = File::options().read(true).write(true).open(&path).unwrap();
-    let length = file.metadata().unwrap().len();
-    match harm {
-        Harm::Flip => {
-            let mut byte = [0];
-            file.read_exact_at(&mut byte, length / 2).unwrap();
-            file.write_all_at(&[byte[0] ^ 4], length / 2).unwrap();
-        }
-        Harm::Cut => file.set_len(length - 1).unwrap(),
-        Harm::Grow => file.write_all_at(b"x", length).unwrap(),
-        Harm::Remove => fs::remove_file(&path).unwrap(),
-        Harm::Swap => {
-            let other = path.with_extension("other");
-            fs::write(&other, vec![b' '; usize::try_from(length).unwrap()]).unwrap();
-            fs::rename(other, &path).unwrap();
-        }
-    }
-}
 
 async fn verify(registry: &TestRegistry, digest: &Digest) -> Verified {
     registry.registry().verifier().verify_now(*digest).await.unwrap()

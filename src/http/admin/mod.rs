@@ -5,6 +5,7 @@ mod door;
 mod fills;
 mod moment;
 mod route;
+mod scrub;
 pub mod why;
 
 use axum::extract::{Request, State};
@@ -47,6 +48,9 @@ async fn dispatch(app: &AppState, action: &Action, request: Request, id: Request
         Action::ImportLink => cached::link(&app.registry, &asked, id).await,
         Action::ImportManifest => cached::manifest(&app.registry, &asked, body, id).await,
         Action::ListFills => Ok(fills::list(&app.registry)),
+        Action::ShowScrub => {
+            scrub::show(&app.registry).await.map_err(|error| ApiError::internal(&error, &id.to_string()))
+        }
         Action::Explain => why::explain(&app.registry, &asked, id).await,
     }
 }

@@ -7,6 +7,8 @@ use http::Method;
 pub enum Action {
     /// The blobs being fetched now.
     ListFills,
+    /// How far the check of the stored blobs is, and what is lost.
+    ShowScrub,
     /// Why a reference is answered as it is.
     Explain,
     /// Takes a blob in as an upstream's.
@@ -21,7 +23,7 @@ pub enum Action {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unroutable {
     /// No endpoint has this path.
-    #[error("there is no such endpoint under /api/: there are /api/v1/fills and /api/v1/why?ref=REF")]
+    #[error("there is no such endpoint under /api/: there are /api/v1/fills, /api/v1/scrub and /api/v1/why?ref=REF")]
     Path,
     /// The endpoint does not know this method.
     #[error("this endpoint takes {allow}")]
@@ -36,6 +38,7 @@ impl Action {
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::ListFills => "list_fills",
+            Self::ShowScrub => "show_scrub",
             Self::Explain => "explain",
             Self::ImportBlob => "import_blob",
             Self::ImportLink => "import_link",
@@ -48,6 +51,7 @@ impl Action {
 pub fn route(method: &Method, path: &str) -> Result<Action, Unroutable> {
     let action = match path {
         "/api/v1/fills" => Action::ListFills,
+        "/api/v1/scrub" => Action::ShowScrub,
         "/api/v1/why" => Action::Explain,
         "/api/v1/cached/blob" => Action::ImportBlob,
         "/api/v1/cached/link" => Action::ImportLink,
@@ -72,6 +76,7 @@ mod tests {
             (Method::GET, "/api/v1/fills", Ok(Action::ListFills)),
             (Method::HEAD, "/api/v1/fills", Ok(Action::ListFills)),
             (Method::POST, "/api/v1/fills", Err(Unroutable::Method { allow: "GET, HEAD" })),
+            (Method::GET, "/api/v1/scrub", Ok(Action::ShowScrub)),
             (Method::GET, "/api/v1/why", Ok(Action::Explain)),
             (Method::PUT, "/api/v1/cached/blob", Ok(Action::ImportBlob)),
             (Method::PUT, "/api/v1/cached/link", Ok(Action::ImportLink)),

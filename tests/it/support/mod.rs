@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod front;
+pub mod harm;
 pub mod layout;
 pub mod process;
 pub mod push;

@@ -141,7 +141,9 @@ impl TestRegistry {
         config.http.shutdown_grace = Duration::from_secs(5);
         config.cache.max_size = Limit::Bytes(256 << 20);
         config.storage.max_size = Limit::Bytes(512 << 20);
-        config.storage.min_free_bytes = 0;
+        config.storage.min_free = Limit::Bytes(0);
+        // Its tests switch it on; others harm files and say themselves when that is noticed.
+        config.storage.scrub_rate_max_bytes = 0;
         Builder { config }
     }
 
@@ -191,6 +193,11 @@ impl TestRegistry {
     /// Moves the registry's clock on.
     pub fn advance(&self, by: Duration) {
         self.clock.advance(by);
+    }
+
+    /// What the registry's clock says, Unix milliseconds.
+    pub fn now_ms(&self) -> i64 {
+        self.clock.now_ms()
     }
 
     pub async fn get(&self, path: &str) -> Answer {
@@ -246,6 +253,18 @@ impl TestRegistry {
     pub async fn restart(&mut self) {
         self.stop().await;
         self.start().await;
+    }
+
+    /// Ends the registry and leaves its store to somebody else until [`TestRegistry::resume`].
+    pub async fn pause(mut self) -> Self {
+        self.stop().await;
+        self
+    }
+
+    /// Starts it again over its store.
+    pub async fn resume(mut self) -> Self {
+        self.start().await;
+        self
     }
 
     /// Ends the registry as a killed process ends, and starts another over the same store.
