@@ -16,7 +16,6 @@ mod server;
 #[path = "scale/store.rs"]
 mod store;
 #[path = "peers/table.rs"]
-#[expect(dead_code, reason = "shared with the benchmarks against peers")]
 mod table;
 
 use std::error::Error;

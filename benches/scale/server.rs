@@ -66,7 +66,7 @@ impl Server {
     pub fn evicted(&self) -> Result<u64> {
         let (_, body) = load::get(self.addr, "/metrics")?;
         let line = body.lines().find_map(|line| line.strip_prefix("entrepot_evicted_blobs_total "));
-        Ok(line.ok_or("there is no such metric")?.trim().parse::<f64>().map(|n| n as u64)?)
+        Ok(line.ok_or("there is no such metric")?.trim().parse()?)
     }
 
     /// One of the `Vm…` lines of the process's status, in bytes.

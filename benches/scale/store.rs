@@ -122,7 +122,7 @@ impl Store {
 impl Shape {
     fn repository(&self, manifest: usize) -> String {
         let number = manifest % self.repositories;
-        if number % 2 == 0 {
+        if number.is_multiple_of(2) {
             format!("docker.io/org{}/app{number:05}", number % 100)
         } else {
             format!("team{}/app{number:05}", number % 100)

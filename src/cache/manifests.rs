@@ -241,7 +241,9 @@ impl Manifests {
         reservation
             .admit(change.before.as_ref().and_then(Holding::of), Holding { stored_bytes, pushed: change.after.pushed });
         drop(named);
-        tags.iter().for_each(|tag| self.memory.forget_tag(&source.canonical, tag));
+        for tag in tags {
+            self.memory.forget_tag(&source.canonical, tag);
+        }
         Ok(())
     }
 }

@@ -7,7 +7,7 @@ use std::io::{self, Read, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::{
-    Entry, Error, INDEX, INDEX_BYTES_MAX, MARKER, MARKER_TEXT, blob_name, parse_index, read_bounded, write_index,
+    Entry, Error, INDEX, INDEX_BYTES_MAX, MARKER, MARKER_TEXT, Part, blob_name, parse_index, read_bounded, write_index,
 };
 use crate::oci::{Algorithm, Digest, Digester};
 
@@ -64,7 +64,7 @@ impl Directory {
         read_bounded(INDEX, size_bytes, INDEX_BYTES_MAX, file)
     }
 
-    pub(super) fn blob(&self, digest: &Digest) -> Result<Option<(u64, Box<dyn Read>)>, Error> {
+    pub(super) fn blob(&self, digest: &Digest) -> Result<Option<Part>, Error> {
         let path = self.path(digest);
         let file = match File::open(&path) {
             Ok(file) => file,

@@ -39,6 +39,9 @@ fn blob_name(digest: &Digest) -> String {
     format!("blobs/{}/{}", digest.algorithm().as_str(), digest.hex())
 }
 
+/// A blob's length and its bytes, of which none is compared with anything yet.
+pub type Part = (u64, Box<dyn Read>);
+
 /// A layout whose parts can be read in any order.
 #[derive(Debug)]
 pub enum Layout {
@@ -62,8 +65,8 @@ impl Layout {
         }
     }
 
-    /// A blob's length and its bytes, of which none is compared with anything yet; `None` if it is not there.
-    pub fn blob(&self, digest: &Digest) -> Result<Option<(u64, Box<dyn Read>)>, Error> {
+    /// A blob; `None` if it is not there.
+    pub fn blob(&self, digest: &Digest) -> Result<Option<Part>, Error> {
         match self {
             Self::Directory(directory) => directory.blob(digest),
             Self::File(file) => file.blob(digest),

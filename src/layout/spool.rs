@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Seek as _, SeekFrom};
 
-use super::Error;
+use super::{Error, Part};
 use crate::oci::Digest;
 
 /// Parts of an archive that wait on the disk, in the system's folder for temporary files.
@@ -33,8 +33,8 @@ impl Spool {
         Ok(())
     }
 
-    /// A part's length and its bytes. One part is read at a time.
-    pub fn part(&self, digest: &Digest) -> Result<Option<(u64, Box<dyn Read>)>, Error> {
+    /// A part that was kept. One part is read at a time.
+    pub fn part(&self, digest: &Digest) -> Result<Option<Part>, Error> {
         let (Some(file), Some((start, size_bytes))) = (&self.file, self.parts.get(digest)) else { return Ok(None) };
         let failed = || Error::io("reading", format!("{digest} from a temporary file"));
         let mut file = file.try_clone().map_err(failed())?;

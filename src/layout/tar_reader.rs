@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use tar::Archive;
 
-use super::{Error, INDEX, INDEX_BYTES_MAX, Member, read_bounded};
+use super::{Error, INDEX, INDEX_BYTES_MAX, Member, Part, read_bounded};
 use crate::oci::Digest;
 
 /// Where a member's bytes are.
@@ -60,7 +60,7 @@ impl TarFile {
         read_bounded(INDEX, self.index.size_bytes, INDEX_BYTES_MAX, self.part(self.index)?)
     }
 
-    pub(super) fn blob(&self, digest: &Digest) -> Result<Option<(u64, Box<dyn Read>)>, Error> {
+    pub(super) fn blob(&self, digest: &Digest) -> Result<Option<Part>, Error> {
         let Some(extent) = self.blobs.get(digest) else { return Ok(None) };
         Ok(Some((extent.size_bytes, Box::new(self.part(*extent)?))))
     }

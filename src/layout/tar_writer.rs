@@ -11,7 +11,7 @@ use super::{Entry, Error, INDEX, MARKER, MARKER_TEXT, blob_name, write_index};
 use crate::oci::{Digest, Digester};
 
 /// Members begin at multiples of this.
-const BLOCK_BYTES: u64 = 512;
+const BLOCK_BYTES: usize = 512;
 /// Names up to this length stand in a header; longer ones (sha512) in one before it.
 const NAME_BYTES_MAX: usize = 100;
 /// Bytes written at a time.
@@ -40,7 +40,7 @@ impl<W: Write> TarWriter<W> {
 
     /// Ends the archive.
     pub fn finish(mut self) -> Result<W, Error> {
-        self.write(&[0; 2 * BLOCK_BYTES as usize])?;
+        self.write(&[0; 2 * BLOCK_BYTES])?;
         self.out.flush().map_err(Error::io("ending", "the archive"))?;
         Ok(self.out)
     }
@@ -79,8 +79,8 @@ impl<W: Write> TarWriter<W> {
     }
 
     fn pad(&mut self, length_bytes: u64) -> Result<(), Error> {
-        let rest = usize::try_from(length_bytes.next_multiple_of(BLOCK_BYTES) - length_bytes).unwrap_or(0);
-        self.write(&[0; BLOCK_BYTES as usize][..rest])
+        let rest = length_bytes.next_multiple_of(BLOCK_BYTES as u64) - length_bytes;
+        self.write(&[0; BLOCK_BYTES][..usize::try_from(rest).unwrap_or(0)])
     }
 }
 

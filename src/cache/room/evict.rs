@@ -95,7 +95,9 @@ impl Room {
         self.metadata.mark_absent(&digests).await?;
         {
             let mut ledger = self.ledger();
-            removed.iter().for_each(|row| ledger.finish_delete(row.stored_bytes));
+            for row in &removed {
+                ledger.finish_delete(row.stored_bytes);
+            }
         }
         for row in &removed {
             self.metrics.evicted_blobs.increment(1);

@@ -7,6 +7,7 @@ mod plan;
 mod platform;
 mod write;
 
+use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::PathBuf;
 
@@ -28,6 +29,7 @@ const LACKING_SHOWN_MAX: usize = 20;
 
 /// What is to be exported, and where to.
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub struct Arguments {
     /// What to export: NAME, NAME:TAG or NAME@DIGEST, with or without a registry in front
     #[arg(value_name = "REF", required_unless_present = "all")]
@@ -109,9 +111,11 @@ async fn export(door: &Door, arguments: &Arguments) -> anyhow::Result<()> {
         plan.add(door, &wanted, &repository, &reference).await?;
     }
     if arguments.list {
-        let digests = plan.manifests.iter().map(|(digest, _)| digest).chain(plan.blobs.keys());
-        let text: String = digests.map(|digest| format!("{digest}\n")).collect();
-        return Ok(std::io::stdout().lock().write_all(text.as_bytes())?);
+        let mut out = std::io::stdout().lock();
+        for digest in plan.manifests.iter().map(|(digest, _)| digest).chain(plan.blobs.keys()) {
+            writeln!(out, "{digest}")?;
+        }
+        return Ok(());
     }
     if !plan.lacking.is_empty() {
         let text = lacking_text(&plan.lacking);
@@ -128,9 +132,9 @@ async fn export(door: &Door, arguments: &Arguments) -> anyhow::Result<()> {
     let text = if arguments.json { serde_json::to_string(&exported)? } else { exported.text() };
     // The standard output may be the archive.
     if to.as_os_str() == "-" {
-        eprintln!("{text}")
+        eprintln!("{text}");
     } else {
-        println!("{text}")
+        println!("{text}");
     }
     Ok(())
 }
@@ -152,13 +156,12 @@ async fn named(door: &Door, arguments: &Arguments) -> anyhow::Result<Vec<(Reposi
 }
 
 fn lacking_text(lacking: &[Lacking]) -> String {
-    let mut text: String = lacking
-        .iter()
-        .take(LACKING_SHOWN_MAX)
-        .map(|lacking| format!("  {}: {}\n", lacking.wanted_by, lacking.what))
-        .collect();
+    let mut text = String::new();
+    for Lacking { wanted_by, what } in lacking.iter().take(LACKING_SHOWN_MAX) {
+        let _ = writeln!(text, "  {wanted_by}: {what}");
+    }
     if lacking.len() > LACKING_SHOWN_MAX {
-        text += &format!("  and {} more\n", lacking.len() - LACKING_SHOWN_MAX);
+        let _ = writeln!(text, "  and {} more", lacking.len() - LACKING_SHOWN_MAX);
     }
     text
 }
@@ -169,23 +172,23 @@ impl Exported {
         let mut text =
             format!("exported {images} images: {manifests} manifests and {blobs} blobs, {bytes} bytes written");
         if *kept > 0 {
-            text += &format!(", {kept} were there already");
+            let _ = write!(text, ", {kept} were there already");
         }
         if *left_out > 0 {
-            text += &format!(", {left_out} left out that the other side has");
+            let _ = write!(text, ", {left_out} left out that the other side has");
         }
         text
     }
 }
 
 /// The tag or the whole name of an image, as the layout is to say it.
-fn shown_name(root: &plan::Root, names: Names) -> anyhow::Result<Option<String>> {
-    Ok(match (&root.tag, names) {
+fn shown_name(root: &plan::Root, names: Names) -> Option<String> {
+    match (&root.tag, names) {
         (Some(tag), Names::Full) => Some(format!("{}:{tag}", root.repository)),
         (Some(tag), Names::Tag) => Some(tag.to_string()),
         (None, Names::Full) => Some(format!("{}@{}", root.repository, root.digest)),
         (None, Names::Tag) => None,
-    })
+    }
 }
 
 /// Two images may not go by one name.

@@ -68,8 +68,6 @@ pub struct Plan {
     seen: HashSet<(RepositoryName, Digest)>,
     /// Which digests stand in `manifests`.
     listed: HashSet<Digest>,
-    /// Blobs that are not here.
-    absent: HashSet<Digest>,
 }
 
 /// A manifest as it was answered.
@@ -83,8 +81,17 @@ struct Found {
 struct Step {
     repository: RepositoryName,
     reference: Reference,
-    root: Option<Option<Tag>>,
+    root: Role,
     wanted_by: String,
+}
+
+/// What a manifest is to the layout.
+#[derive(Clone, PartialEq, Eq)]
+enum Role {
+    /// It is named, by this tag if there is one.
+    Root(Option<Tag>),
+    /// An index leads to it.
+    Child,
 }
 
 #[derive(Deserialize)]
@@ -118,7 +125,7 @@ impl Plan {
         let mut steps = VecDeque::from([Step {
             repository: repository.clone(),
             reference: reference.clone(),
-            root: Some(tag),
+            root: Role::Root(tag),
             wanted_by,
         }]);
         while let Some(step) = steps.pop_front() {
@@ -137,7 +144,7 @@ impl Plan {
     ) -> anyhow::Result<()> {
         let Step { repository, reference, root, wanted_by } = step;
         if let Reference::Digest(digest) = &reference
-            && root.is_none()
+            && root == Role::Child
             && self.seen.contains(&(repository.clone(), *digest))
         {
             return Ok(());
@@ -153,7 +160,7 @@ impl Plan {
             self.seen.remove(&(repository, digest));
             return Ok(());
         }
-        if let Some(tag) = root {
+        if let Role::Root(tag) = root {
             self.roots.push(Root { repository: repository.clone(), tag, digest });
         }
         if self.listed.insert(digest) {
@@ -172,13 +179,13 @@ impl Plan {
             let platforms: Vec<String> = wanted.platforms.iter().map(ToString::to_string).collect();
             self.lack(wanted_by.clone(), format!("anything for {}", platforms.join(", ")));
         }
-        steps.extend(children.into_iter().map(|child| next(Reference::Digest(child), None)));
+        steps.extend(children.into_iter().map(|child| next(Reference::Digest(child), Role::Child)));
         if wanted.referrers {
             for referrer in attached(door, wanted.from, &repository, &digest).await? {
-                steps.push_back(next(Reference::Digest(referrer), Some(None)));
+                steps.push_back(next(Reference::Digest(referrer), Role::Root(None)));
             }
             for tag in named_after(door, &repository, &digest).await? {
-                steps.push_back(next(Reference::Tag(tag.clone()), Some(Some(tag))));
+                steps.push_back(next(Reference::Tag(tag.clone()), Role::Root(Some(tag))));
             }
         }
         Ok(())
@@ -196,12 +203,12 @@ impl Plan {
         let mut absent = Vec::new();
         let mut here = Vec::new();
         for blob in &manifest.blobs {
-            if self.blobs.contains_key(&blob.digest) || wanted.from == From::Anywhere && !blob.is_foreign {
-                here.push(blob);
-            } else if !self.absent.contains(&blob.digest) && door.has_blob(repository, &blob.digest).await? {
+            let is_to_be_had = self.blobs.contains_key(&blob.digest)
+                || (wanted.from == From::Anywhere && !blob.is_foreign)
+                || door.has_blob(repository, &blob.digest).await?;
+            if is_to_be_had {
                 here.push(blob);
             } else if !blob.is_foreign {
-                self.absent.insert(blob.digest);
                 absent.push(blob.digest);
             }
         }

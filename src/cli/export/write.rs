@@ -68,7 +68,7 @@ fn entries(plan: &Plan, names: Names) -> anyhow::Result<Vec<Entry>> {
     let mut named = Vec::new();
     let mut entries: Vec<Entry> = Vec::new();
     for root in &plan.roots {
-        let name = shown_name(root, names)?;
+        let name = shown_name(root, names);
         let mut annotations: BTreeMap<String, String> =
             name.iter().map(|name| (REF_NAME.to_owned(), name.clone())).collect();
         if root.tag.is_some() && names == Names::Full {

@@ -1,6 +1,7 @@
 //! Bringing a layout in: blobs, then manifests, then tags.
 
 use std::collections::{BTreeMap, HashSet};
+use std::fmt::Write as _;
 use std::io::Read;
 
 use anyhow::{Context as _, bail};
@@ -13,7 +14,7 @@ use super::Imported;
 use super::names::{Rule, place};
 use super::plan::Plan;
 use crate::cli::door::{Door, From};
-use crate::layout::{self, Layout, Member, Spool, parse_index, read_manifest, read_members};
+use crate::layout::{self, Layout, Member, Part, Spool, parse_index, read_manifest, read_members};
 use crate::oci::{Digest, Manifest, RepositoryName, Tag};
 
 /// Bytes of a manifest: what registries accept.
@@ -22,9 +23,6 @@ const MANIFEST_BYTES_MAX: u64 = 4 << 20;
 const TAGS_PER_REQUEST: usize = 50;
 /// Missing pieces that are listed before the rest is only counted.
 const MISSING_SHOWN_MAX: usize = 20;
-
-/// A blob's length and bytes.
-type Part = Option<(u64, Box<dyn Read>)>;
 
 /// An import under way.
 pub struct Bring<'a> {
@@ -98,7 +96,7 @@ impl<'a> Bring<'a> {
     async fn all(
         &mut self,
         only_list: bool,
-        part: impl Fn(&Digest) -> Result<Part, layout::Error>,
+        part: impl Fn(&Digest) -> Result<Option<Part>, layout::Error>,
     ) -> anyhow::Result<Vec<Digest>> {
         self.read_manifests(&part)?;
         if let Some(digest) = self.plan.unread().first() {
@@ -133,7 +131,7 @@ impl<'a> Bring<'a> {
     }
 
     /// Reads what the names lead to, and then what is attached to that.
-    fn read_manifests(&mut self, part: &impl Fn(&Digest) -> Result<Part, layout::Error>) -> anyhow::Result<()> {
+    fn read_manifests(&mut self, part: &impl Fn(&Digest) -> Result<Option<Part>, layout::Error>) -> anyhow::Result<()> {
         loop {
             let awaited: Vec<Digest> =
                 self.plan.manifests.iter().filter(|(_, node)| node.read.is_none()).map(|(digest, _)| *digest).collect();
@@ -152,7 +150,10 @@ impl<'a> Bring<'a> {
     }
 
     /// Finds a place for manifests without a name. True if there was one for any of them.
-    fn take_nameless(&mut self, part: &impl Fn(&Digest) -> Result<Part, layout::Error>) -> anyhow::Result<bool> {
+    fn take_nameless(
+        &mut self,
+        part: &impl Fn(&Digest) -> Result<Option<Part>, layout::Error>,
+    ) -> anyhow::Result<bool> {
         let (mut is_any, mut left) = (false, Vec::new());
         for entry in std::mem::take(&mut self.plan.nameless) {
             if self.plan.manifests.contains_key(&entry.digest) {
@@ -237,7 +238,10 @@ impl<'a> Bring<'a> {
     }
 
     /// Every manifest behind what it refers to, and those with tags once more, with these.
-    async fn bring_manifests(&mut self, part: &impl Fn(&Digest) -> Result<Part, layout::Error>) -> anyhow::Result<()> {
+    async fn bring_manifests(
+        &mut self,
+        part: &impl Fn(&Digest) -> Result<Option<Part>, layout::Error>,
+    ) -> anyhow::Result<()> {
         let mut tags: BTreeMap<(Digest, RepositoryName), Vec<Tag>> = BTreeMap::new();
         for ((repository, tag), digest) in &self.plan.tags {
             tags.entry((*digest, repository.clone())).or_default().push(tag.clone());
@@ -263,7 +267,7 @@ impl<'a> Bring<'a> {
         repository: &RepositoryName,
         digest: &Digest,
         tags: &[Tag],
-        part: &impl Fn(&Digest) -> Result<Part, layout::Error>,
+        part: &impl Fn(&Digest) -> Result<Option<Part>, layout::Error>,
     ) -> anyhow::Result<()> {
         let media_type = &self.plan.manifests[digest].media_type;
         let (size_bytes, mut reader) = part(digest)?.context("a manifest that was read before is gone")?;
@@ -304,10 +308,12 @@ impl<'a> Bring<'a> {
 }
 
 fn missing_text(missing: &[(RepositoryName, Digest)]) -> String {
-    let shown = missing.iter().take(MISSING_SHOWN_MAX);
-    let mut text: String = shown.map(|(repository, digest)| format!("  blob {digest} of {repository}\n")).collect();
+    let mut text = String::new();
+    for (repository, digest) in missing.iter().take(MISSING_SHOWN_MAX) {
+        let _ = writeln!(text, "  blob {digest} of {repository}");
+    }
     if missing.len() > MISSING_SHOWN_MAX {
-        text += &format!("  and {} more\n", missing.len() - MISSING_SHOWN_MAX);
+        let _ = writeln!(text, "  and {} more", missing.len() - MISSING_SHOWN_MAX);
     }
     text
 }

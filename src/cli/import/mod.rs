@@ -8,6 +8,7 @@ mod bring;
 mod names;
 mod plan;
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
@@ -81,7 +82,9 @@ async fn import(door: &Door, arguments: &Arguments) -> anyhow::Result<()> {
         Err(error) => return has_said(error),
     };
     if arguments.list_have {
-        listed.iter().for_each(|digest| println!("{digest}"));
+        for digest in listed {
+            println!("{digest}");
+        }
         return Ok(());
     }
     let imported = &bring.imported;
@@ -98,10 +101,10 @@ impl Imported {
         let Self { tags, manifests, blobs, bytes, here, ignored } = self;
         let mut text = format!("imported {tags} tags: {manifests} manifests and {blobs} blobs, {bytes} bytes");
         if *here > 0 {
-            text += &format!(", {here} blobs were here already");
+            let _ = write!(text, ", {here} blobs were here already");
         }
         if *ignored > 0 {
-            text += &format!(", {ignored} manifests without a name left out (--to NAME takes them in)");
+            let _ = write!(text, ", {ignored} manifests without a name left out (--to NAME takes them in)");
         }
         text
     }
