@@ -194,7 +194,7 @@ impl<'a> Bring<'a> {
         bytes: Option<(u64, &mut dyn Read)>,
     ) -> anyhow::Result<bool> {
         if self.door.has_blob(repository, digest).await? {
-            self.imported.here += usize::from(!self.brought.contains(digest));
+            self.imported.here += usize::from(self.brought.insert(*digest));
             return Ok(true);
         }
         let may_be_here = bytes.is_none() || self.brought.contains(digest);
