@@ -159,12 +159,15 @@ async fn a_delta_is_completed_from_what_is_here_and_refused_by_name_without() {
     registry.finish().await;
 }
 
+/// Puts index, manifest and layer behind what is there.
+type Order = fn(Tar, &[u8], &[u8], &[u8]) -> Tar;
+
 #[tokio::test]
 async fn members_in_any_order_come_in_through_a_pipe() {
     let layer = content(300_000, 5);
     let manifest = image(b"{}", &[&layer]).to_string();
     let named = index(&[entry(IMAGE, manifest.as_bytes(), "team/app:v1")]);
-    let orders: [fn(Tar, &[u8], &[u8], &[u8]) -> Tar; 3] = [
+    let orders: [Order; 3] = [
         |tar, index, manifest, layer| tar.blob(layer).blob(b"{}").blob(manifest).file("index.json", index),
         |tar, index, manifest, layer| tar.blob(layer).file("./index.json", index).blob(manifest).blob(b"{}"),
         |tar, index, manifest, layer| tar.blob(manifest).file("index.json", index).blob(b"{}").blob(layer),
