@@ -9,6 +9,7 @@ pub mod auth;
 pub mod blobs;
 pub mod cache;
 pub mod http;
+pub mod layout;
 pub mod metadata;
 pub mod registry;
 pub mod storage;

@@ -205,7 +205,7 @@ impl Manifests {
         let parsed = Manifest::parse(&fetched.bytes, fetched.content_type.as_deref());
         let parsed = parsed.map_err(|error| wrong(Wrong::Manifest(error)))?;
         let media_type = MediaType::from(parsed.kind);
-        match self.store(source, digest, &parsed, &fetched.bytes, tag).await {
+        match self.store(source, digest, &parsed, &fetched.bytes, tag.map_or(&[], std::slice::from_ref)).await {
             // A cache that cannot keep it answers all the same.
             Ok(()) | Err(Error::NoRoom { .. }) => {}
             Err(error) => warn!(%digest, error = %Chain(&error), "a fetched manifest could not be kept"),
@@ -213,13 +213,14 @@ impl Manifests {
         Ok(StoredManifest::new(digest, media_type, fetched.bytes))
     }
 
-    async fn store(
+    /// Keeps a manifest whose bytes were compared with its digest, and lets tags name it, as if it had just been fetched.
+    pub async fn store(
         &self,
         source: &Source,
         digest: Digest,
         manifest: &Manifest,
         bytes: &Bytes,
-        tag: Option<&Tag>,
+        tags: &[Tag],
     ) -> Result<(), Error> {
         let Depot { metadata, blobs, room, clock, .. } = &*self.depot;
         let reservation = room.reserve(Class::Cached, blocks_for(bytes.len() as u64)).await?;
@@ -235,7 +236,7 @@ impl Manifests {
                     stored_bytes,
                     manifest,
                     provenance: Provenance::Cached,
-                    tags: tag.map_or(&[], std::slice::from_ref),
+                    tags,
                     immutable: &[],
                     now_ms: clock.now_ms(),
                 })
@@ -246,7 +247,7 @@ impl Manifests {
             Ok::<_, Error>(())
         };
         room.name(&digest, naming).await?;
-        if let Some(tag) = tag {
+        for tag in tags {
             self.memory.forget_tag(&source.canonical, tag);
         }
         Ok(())

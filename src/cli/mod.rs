@@ -5,6 +5,9 @@ mod admin_api;
 pub mod backup;
 pub mod check_config;
 mod hash_password;
+mod door;
+mod export;
+mod import;
 pub mod instance_url;
 mod pinned;
 mod reconfigure;
@@ -13,6 +16,7 @@ mod robot;
 pub mod scrub;
 pub mod serve;
 pub mod setup;
+mod unserved;
 mod upstreams;
 pub mod why;
 
@@ -61,6 +65,20 @@ enum Command {
     Backup {
         #[command(flatten)]
         arguments: backup::Arguments,
+        #[command(flatten)]
+        flags: ServeFlags,
+    },
+    /// Write images, with all that belongs to them, as an OCI image layout.
+    Export {
+        #[command(flatten)]
+        arguments: export::Arguments,
+        #[command(flatten)]
+        flags: ServeFlags,
+    },
+    /// Take the images of an OCI image layout in.
+    Import {
+        #[command(flatten)]
+        arguments: import::Arguments,
         #[command(flatten)]
         flags: ServeFlags,
     },
@@ -114,6 +132,8 @@ pub fn main() -> ExitCode {
         Command::Setup { arguments: setup::Arguments { other: Some(setup::Other::Tls(arguments)), .. }, .. } => {
             exit_code(setup::tls::run(&arguments, &mut std::io::stdout().lock()))
         }
+        Command::Export { arguments, flags } => with_config(&flags, |loaded| export::run(&loaded.config, &arguments)),
+        Command::Import { arguments, flags } => with_config(&flags, |loaded| import::run(&loaded.config, &arguments)),
         Command::Setup { arguments, flags } => with_config(&flags, |loaded| {
             setup::run(&loaded.config, &arguments, &mut std::io::stdout().lock(), &mut std::io::stderr().lock())?;
             Ok(())

@@ -264,7 +264,7 @@ pub(super) fn globs(patterns: &[String]) -> anyhow::Result<GlobSet> {
     Ok(set.build()?)
 }
 
-fn app_options(config: &Config, tls: Option<Arc<Tls>>) -> AppOptions {
+pub(super) fn app_options(config: &Config, tls: Option<Arc<Tls>>) -> AppOptions {
     AppOptions {
         cors_origins: config.http.cors_origins.clone(),
         read_timeout: config.http.read_timeout,

@@ -44,6 +44,16 @@ impl ApiError {
         Self::new(StatusCode::BAD_REQUEST, code, message)
     }
 
+    /// The same for a client that wants only what is stored: that it is not stored says nothing about whether it exists
+    /// (RFC 9111, 5.2.1.7).
+    #[must_use]
+    pub fn as_not_stored(self) -> Self {
+        if !matches!(self.code, ErrorCode::BlobUnknown | ErrorCode::ManifestUnknown) {
+            return self;
+        }
+        Self::new(StatusCode::GATEWAY_TIMEOUT, ErrorCode::Unavailable, format!("{} (only-if-cached)", self.message))
+    }
+
     /// Its status as a number.
     pub fn status(&self) -> u16 {
         self.status.as_u16()

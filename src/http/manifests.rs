@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::body::Body as RequestBody;
 use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, LOCATION, WARNING};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
@@ -72,17 +73,7 @@ pub async fn push(
     failed: impl Fn(registry::Error) -> ApiError,
 ) -> Result<Response, ApiError> {
     let tags = tags_of(asked, reference)?;
-    let max_bytes = registry.options().manifest_max_bytes;
-    let too_large = || failed(registry::Error::ManifestTooLarge { max_bytes });
-    if asked.content_length().is_some_and(|length| length > max_bytes) {
-        return Err(too_large());
-    }
-    let limited = Limited::new(body, usize::try_from(max_bytes).unwrap_or(usize::MAX));
-    let bytes = match limited.collect().await {
-        Ok(collected) => collected.to_bytes(),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => return Err(too_large()),
-        Err(_) => return Err(ApiError::bad_request(ErrorCode::ManifestInvalid, "the request's body broke off")),
-    };
+    let bytes = read(registry, asked, body, &failed).await?;
     let content_type = asked.text(&CONTENT_TYPE);
     let target = asked.target(name);
     let pushed = registry.push_manifest(&target, reference, tags, content_type, bytes).await.map_err(&failed)?;
@@ -100,6 +91,26 @@ pub async fn push(
     Ok(response)
 }
 
+/// The bytes of a manifest, as many as one may have.
+pub async fn read(
+    registry: &Registry,
+    asked: &Asked,
+    body: RequestBody,
+    failed: impl Fn(registry::Error) -> ApiError,
+) -> Result<Bytes, ApiError> {
+    let max_bytes = registry.options().manifest_max_bytes;
+    let too_large = || failed(registry::Error::ManifestTooLarge { max_bytes });
+    if asked.content_length().is_some_and(|length| length > max_bytes) {
+        return Err(too_large());
+    }
+    let limited = Limited::new(body, usize::try_from(max_bytes).unwrap_or(usize::MAX));
+    match limited.collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(too_large()),
+        Err(_) => Err(ApiError::bad_request(ErrorCode::ManifestInvalid, "the request's body broke off")),
+    }
+}
+
 /// DELETE.
 pub async fn delete(
     registry: &Arc<Registry>,
@@ -113,7 +124,7 @@ pub async fn delete(
 }
 
 /// `?tag=`, for pushes by digest.
-fn tags_of(asked: &Asked, reference: &Reference) -> Result<Vec<Tag>, ApiError> {
+pub fn tags_of(asked: &Asked, reference: &Reference) -> Result<Vec<Tag>, ApiError> {
     let texts: Vec<&str> = asked.query.all("tag").collect();
     if !texts.is_empty() && matches!(reference, Reference::Tag(_)) {
         let message = "the tag parameter is for pushes by digest: put the tag into the path, or the digest";

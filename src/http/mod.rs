@@ -9,6 +9,7 @@ mod error;
 pub mod forwarded;
 mod gate;
 mod health;
+mod inside;
 #[doc(hidden)]
 pub mod introduction;
 mod lists;
@@ -43,6 +44,7 @@ use crate::metrics::Metrics;
 use crate::registry::Registry;
 
 pub use error::ApiError;
+pub use inside::{BoxError, Inside};
 pub use tls::Tls;
 
 /// What every handler works with.

@@ -81,6 +81,8 @@ pub struct Asked {
     pub sight: Sight,
     /// The tags of its repository that nobody moves.
     pub keeps: Keeps,
+    /// It said `only-if-cached` (RFC 9111, 5.2.1.7).
+    pub only_stored: bool,
 }
 
 impl Asked {
@@ -94,8 +96,11 @@ impl Asked {
         let certificate = parts.extensions.remove();
         let (method, headers) = (parts.method, parts.headers);
         let (sight, keeps) = (Sight::default(), Keeps::default());
-        let insists = false;
-        (Self { method, headers, query, authority, client, certificate, transport, insists, sight, keeps }, body)
+        let (insists, only_stored) = (false, false);
+        let mut asked =
+            Self { method, headers, query, authority, client, certificate, transport, insists, sight, keeps, only_stored };
+        asked.only_stored = asked.says(&[&CACHE_CONTROL], "only-if-cached");
+        (asked, body)
     }
 
     /// Is only the head of the answer wanted?
@@ -106,7 +111,8 @@ impl Asked {
     /// The repository that the request means, all its spellings considered.
     pub fn target(&self, name: &RepositoryName) -> Target {
         let (sight, keeps) = (self.sight.clone(), self.keeps.clone());
-        let caller = Caller { credentials: self.credentials(), insists: self.insists, sight, keeps };
+        let (insists, only_stored) = (self.insists, self.only_stored);
+        let caller = Caller { credentials: self.credentials(), insists, sight, keeps, only_stored };
         Target { name: name.clone(), ns: self.query.first("ns").map(str::to_owned), host: self.host(), caller }
     }
 
@@ -151,9 +157,13 @@ impl Asked {
 
     /// Does the client want nothing from a cache that was not confirmed for it (RFC 9111, 5.2.1.4 and 5.4)?
     pub fn says_no_cache(&self) -> bool {
-        let said = [&CACHE_CONTROL, &PRAGMA].into_iter().flat_map(|name| self.headers.get_all(name));
+        self.says(&[&CACHE_CONTROL, &PRAGMA], "no-cache")
+    }
+
+    fn says(&self, headers: &[&HeaderName], wanted: &str) -> bool {
+        let said = headers.iter().flat_map(|name| self.headers.get_all(*name));
         let directives = said.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
-        directives.map(str::trim).any(|directive| directive.eq_ignore_ascii_case("no-cache"))
+        directives.map(str::trim).any(|directive| directive.eq_ignore_ascii_case(wanted))
     }
 
     /// A header as text, if it is there and is text.

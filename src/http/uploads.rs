@@ -103,9 +103,11 @@ pub async fn cancel(
     Ok((StatusCode::NO_CONTENT, Body::empty()).into_response())
 }
 
-type DataStream = axum::body::BodyDataStream;
+/// The bytes of a body.
+pub type DataStream = axum::body::BodyDataStream;
 
-fn chunk(asked: &Asked, body: RequestBody) -> Result<Chunk<DataStream>, ApiError> {
+/// The body of a chunk with what its headers say.
+pub fn chunk(asked: &Asked, body: RequestBody) -> Result<Chunk<DataStream>, ApiError> {
     Ok(Chunk { range: asked.content_range()?, length_bytes: asked.content_length(), body: body.into_data_stream() })
 }
 
@@ -153,7 +155,8 @@ fn created(name: &RepositoryName, digest: &Digest) -> Response {
     response
 }
 
-fn parse_digest(text: &str) -> Result<Digest, ApiError> {
+/// A digest out of a query.
+pub fn parse_digest(text: &str) -> Result<Digest, ApiError> {
     text.parse().map_err(|invalid: crate::oci::DigestInvalid| {
         ApiError::bad_request(ErrorCode::DigestInvalid, invalid.to_string())
     })

@@ -67,7 +67,11 @@ async fn dispatch(app: &AppState, action: &Action, request: Request, line: &mut 
     let body = if body.is_end_stream() { body } else { patience::patient(body, app.read_timeout) };
     let registry = &app.registry;
     let id = line.id;
-    let failed = |error| ApiError::of(error, action, &id.to_string());
+    let only_stored = asked.only_stored;
+    let failed = |error| {
+        let error = ApiError::of(error, action, &id.to_string());
+        if only_stored { error.as_not_stored() } else { error }
+    };
     let mut response = match action {
         Action::Probe => lists::probe(registry, &asked),
         Action::ListRepositories => lists::repositories(registry, &asked, failed).await,

@@ -14,6 +14,8 @@ pub struct Caller {
     /// It does not trust what is cached, and may have it looked after: an upstream is asked again, stored bytes are
     /// digested again.
     pub insists: bool,
+    /// It wants what is stored here and nothing else: no upstream is asked on its account.
+    pub only_stored: bool,
     /// What it may see of repositories besides the one that it asks for.
     pub sight: Sight,
     /// The tags that nobody moves or deletes in the repository that it asks for.

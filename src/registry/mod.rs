@@ -6,6 +6,7 @@ mod blobs;
 mod caller;
 mod error;
 pub mod explain;
+mod import;
 mod manifests;
 mod referrers;
 pub mod routing;
@@ -120,6 +121,15 @@ impl Place {
             (None, None) => Self::Local(route.home),
         }
     }
+
+    /// The same place for who wants nothing that is not here. Where pushed tags are laid over an upstream under a name of
+    /// their own, what is cached of it is under the upstream's.
+    fn without_upstream(self) -> Self {
+        match self {
+            Self::Mirror(source) => Self::Local(source.canonical),
+            Self::Local(name) | Self::Overlay(name, _) => Self::Local(name),
+        }
+    }
 }
 
 fn source(mirrored: routing::Mirrored, mirrors: &HashMap<Host, Arc<Mirror>>) -> Source {
@@ -232,7 +242,7 @@ impl Registry {
             }
         }
         let mirrored = route.mirrored.clone();
-        Ok(match Place::of(route, private, &self.mirrors) {
+        let place = match Place::of(route, private, &self.mirrors) {
             Place::Mirror(source) if self.is_guarded(&source.canonical) => {
                 Place::Mirror(self.admit(target, source, probe).await?)
             }
@@ -246,7 +256,8 @@ impl Registry {
                 Place::Local(name)
             }
             place => place,
-        })
+        };
+        Ok(if target.caller.only_stored { place.without_upstream() } else { place })
     }
 
     /// The name under which a request's repository is stored, for what concerns only what is stored.

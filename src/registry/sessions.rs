@@ -9,7 +9,7 @@ use super::error::Error;
 use crate::blobs::{Lease, Suspended};
 use crate::cache::space::{Class, blocks_for};
 use crate::cache::{self, Reservation, Room};
-use crate::metadata::UploadRow;
+use crate::metadata::{Provenance, UploadRow};
 use crate::oci::UploadId;
 
 /// How long a request waits for an earlier one of the same session, whose client may be gone without our knowing yet.
@@ -28,6 +28,8 @@ pub(super) struct Session {
     writing: Arc<tokio::sync::Mutex<()>>,
     /// The digest so far; `None` makes the commit compute it from the file.
     suspended: Mutex<Option<Suspended>>,
+    /// Whether its blob will be pushed or cached content.
+    class: Class,
     reservation: Mutex<Reservation>,
 }
 
@@ -38,9 +40,15 @@ impl Session {
             recorded_ms: AtomicI64::new(row.touched_ms),
             writing: Arc::default(),
             suspended: Mutex::new(suspended),
+            class: reservation.class(),
             reservation: Mutex::new(reservation),
             row,
         }
+    }
+
+    /// What its blob will be.
+    pub(super) fn provenance(&self) -> Provenance {
+        Provenance::from(self.class == Class::Pushed)
     }
 
     /// Waits for the right to write.
@@ -96,7 +104,7 @@ impl Session {
                 // What came before the last step is written by now: less than that is on its way.
                 self.reservation().on_disk(length_bytes.saturating_sub(step_bytes));
             }
-            let more = room.reserve(Class::Pushed, missing_bytes.max(step_bytes)).await?;
+            let more = room.reserve(self.class, missing_bytes.max(step_bytes)).await?;
             self.reservation().absorb(more);
         }
         Ok(())

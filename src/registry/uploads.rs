@@ -21,7 +21,7 @@ use crate::blobs::{self, BlobWriter, Committed, Lease, PourError};
 use crate::cache::space::{Class, Holding};
 use crate::cache::{self, Reservation, Room, to_the_end};
 use crate::fault;
-use crate::metadata::{Link, Provenance, UploadRow};
+use crate::metadata::{Link, UploadRow};
 use crate::oci::{Algorithm, ContentRange, Digest, RepositoryName, UploadId};
 use crate::report::Chain;
 
@@ -71,7 +71,7 @@ impl Registry {
         target: &Target,
         algorithm: Option<Algorithm>,
     ) -> Result<(RepositoryName, UploadId), Error> {
-        let opened = self.open_session(target, algorithm).await?;
+        let opened = self.open_session(self.home(target)?, Class::Pushed, algorithm).await?;
         self.depot().metadata.insert_upload(&opened.session.row).await?;
         fault::point("session: opened");
         let session = opened.named();
@@ -89,13 +89,28 @@ impl Registry {
         S: Stream<Item = Result<Bytes, E>> + Send,
         E: Send,
     {
-        let opened = self.open_session(target, Some(digest.algorithm())).await?;
-        let pushed = self.finish_upload(target, &opened.session.row.id, digest, chunk).await;
-        if pushed.is_err() {
+        self.take_blob(self.home(target)?, Class::Pushed, digest, chunk).await
+    }
+
+    /// Makes a whole body the blob `digest` of a repository, pushed or cached.
+    pub(super) async fn take_blob<S, E>(
+        self: &Arc<Self>,
+        repo: RepositoryName,
+        class: Class,
+        digest: &Digest,
+        chunk: Chunk<S>,
+    ) -> Result<(), Error>
+    where
+        S: Stream<Item = Result<Bytes, E>> + Send,
+        E: Send,
+    {
+        let opened = self.open_session(repo, class, Some(digest.algorithm())).await?;
+        let taken = self.finish_session(&opened.session, digest, chunk).await;
+        if taken.is_err() {
             // It may be gone already; what cannot be removed now expires.
             let _ = self.drop_session(&opened.session).await;
         }
-        pushed.map(drop)
+        taken.map(drop)
     }
 
     /// How many bytes a session has.
@@ -135,9 +150,22 @@ impl Registry {
         E: Send,
     {
         let session = self.session(target, id)?;
-        let lease = self.lease(&session).await?;
-        let writer = self.write_chunk(&session, Arc::clone(&lease), chunk).await?;
-        let (this, digest, ending) = (Arc::clone(self), *digest, Arc::clone(&session));
+        self.finish_session(&session, digest, chunk).await
+    }
+
+    async fn finish_session<S, E>(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        digest: &Digest,
+        chunk: Chunk<S>,
+    ) -> Result<RepositoryName, Error>
+    where
+        S: Stream<Item = Result<Bytes, E>> + Send,
+        E: Send,
+    {
+        let lease = self.lease(session).await?;
+        let writer = self.write_chunk(session, Arc::clone(&lease), chunk).await?;
+        let (this, digest, ending) = (Arc::clone(self), *digest, Arc::clone(session));
         let committed = to_the_end(async move {
             let committed = this.commit_upload(&ending, writer, &digest).await;
             // Its bytes became a blob, or they go: either way there is nothing left to go on with.
@@ -228,10 +256,15 @@ impl Registry {
     }
 
     /// A session with a file and without a row: a crash now leaves a file that the next start removes.
-    async fn open_session(&self, target: &Target, algorithm: Option<Algorithm>) -> Result<Opened, Error> {
-        let (id, repo, now_ms) = (UploadId::random(), self.home(target)?, self.depot().clock.now_ms());
+    async fn open_session(
+        &self,
+        repo: RepositoryName,
+        class: Class,
+        algorithm: Option<Algorithm>,
+    ) -> Result<Opened, Error> {
+        let (id, now_ms) = (UploadId::random(), self.depot().clock.now_ms());
         let row = UploadRow { id, repo, algorithm, started_ms: now_ms, touched_ms: now_ms };
-        let reservation = Reservation::none(&self.depot().room, Class::Pushed);
+        let reservation = Reservation::none(&self.depot().room, class);
         let suspended = BlobWriter::suspended_start(algorithm.unwrap_or(Algorithm::Sha256));
         let session = Session::new(row, reservation, Some(suspended));
         let opened = Opened::new(self.uploads.hold(session, self.options.sessions_max)?);
@@ -312,11 +345,12 @@ impl Registry {
             let Committed { size_bytes, stored_bytes } = proven.name().await?;
             let change = depot
                 .metadata
-                .commit_blob(repository, digest, size_bytes, stored_bytes, Provenance::Pushed, now_ms)
+                .commit_blob(repository, digest, size_bytes, stored_bytes, session.provenance(), now_ms)
                 .await?;
             fault::point("push: recorded");
             let promised = session.reservation().split_off();
-            promised.admit(change.before.as_ref().and_then(Holding::of), Holding::of_present(stored_bytes, true));
+            let after = Holding::of_present(stored_bytes, change.after.pushed);
+            promised.admit(change.before.as_ref().and_then(Holding::of), after);
             self.memory.forget_repository(repository);
             Ok::<_, Error>(())
         };

@@ -17,12 +17,14 @@ mod deletes; // tags, manifests and blobs taken away
 mod disk_faults; // every system call and every change of the index failing once
 mod errors; // malformed requests: the error of the specification, nothing stored
 mod eviction; // the bound of the cache
+mod export; // images on their way out, as a layout
 mod fault_table; // every fault of an upstream in every situation
 mod fills; // the fills under way, as they are shown
 mod freshness; // when a tag is asked for again
 mod freshness_ahead; // when it is confirmed early, on demand, or not at all
 mod heal; // damaged bytes: set aside, fetched again or reported
 mod health; // what orchestrators and Prometheus ask
+mod import; // and in again, whoever made the layout
 mod limits; // what one client may take
 mod lists; // tags and repositories, a page at a time
 mod manifests; // of upstreams, as clients ask for them

@@ -14,6 +14,7 @@ use crate::cache::Error;
 use crate::cache::space::Candidate;
 use crate::fault;
 use crate::metadata::BlobRow;
+use crate::oci::Digest;
 use crate::report::Chain;
 
 /// Cached blobs looked at per round of eviction.
@@ -87,19 +88,33 @@ impl Room {
         });
         let marked = self.metadata.mark_deleting(&victims).await?;
         fault::point("evict: marked");
-        let mut freed_bytes = 0;
+        let mut removed = Vec::with_capacity(marked.len());
         for row in marked {
             match self.remove(&row).await {
-                Ok(freed) => freed_bytes += freed,
-                // Its row says `deleting` and its bytes still count, until `finish_removals` can end it.
+                Ok(is_removed) => removed.extend(is_removed.then_some(row)),
+                // Its row says `deleting` and its bytes still count; `finish_removals` tries again.
                 Err(error) => warn!(digest = %row.digest, error = %Chain(&error), "removing an evicted blob failed"),
             }
         }
-        Ok(freed_bytes)
+        // The third step is one for all of them: each by itself would cost a sync of the disk.
+        let digests: Vec<Digest> = removed.iter().map(|row| row.digest).collect();
+        self.metadata.mark_absent(&digests).await?;
+        {
+            let mut ledger = self.ledger();
+            for row in &removed {
+                ledger.finish_delete(row.stored_bytes);
+            }
+        }
+        for row in &removed {
+            self.metrics.evicted_blobs.increment(1);
+            self.metrics.evicted_bytes.increment(row.stored_bytes);
+            info!(digest = %row.digest, stored_bytes = row.stored_bytes, "evicted");
+        }
+        Ok(removed.iter().map(|row| row.stored_bytes).sum())
     }
 
-    /// The second and third step for one victim whose row says `deleting`.
-    async fn remove(&self, row: &BlobRow) -> Result<u64, Error> {
+    /// The second step for one victim whose row says `deleting`. False if somebody needs it after all.
+    async fn remove(&self, row: &BlobRow) -> Result<bool, Error> {
         let reopened = {
             let mut ledger = self.ledger();
             ledger.begin_delete(row.stored_bytes);
@@ -109,16 +124,10 @@ impl Room {
             // Somebody found the row before it was marked and may be about to open the file.
             self.metadata.unmark_deleting(&row.digest).await?;
             self.ledger().cancel_delete(row.stored_bytes);
-            return Ok(0);
+            return Ok(false);
         }
         self.blobs.remove(row.digest).await?;
         fault::point("evict: bytes gone");
-        self.metadata.mark_absent(&[row.digest]).await?;
-        fault::point("evict: row absent");
-        self.ledger().finish_delete(row.stored_bytes);
-        self.metrics.evicted_blobs.increment(1);
-        self.metrics.evicted_bytes.increment(row.stored_bytes);
-        info!(digest = %row.digest, stored_bytes = row.stored_bytes, "evicted");
-        Ok(row.stored_bytes)
+        Ok(true)
     }
 }

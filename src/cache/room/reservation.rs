@@ -34,6 +34,11 @@ impl Reservation {
         Self { room: Arc::clone(room), class, bytes, unwritten_bytes: 0 }
     }
 
+    /// What it is promised for.
+    pub fn class(&self) -> Class {
+        self.class
+    }
+
     /// How much is promised, in bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes

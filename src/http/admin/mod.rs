@@ -1,5 +1,6 @@
 //! `/api/v1/`: what operators see of the inside, as JSON. Every request becomes an [`Action`] and passes the [`Door`].
 
+mod cached;
 mod door;
 mod fills;
 mod moment;
@@ -43,7 +44,11 @@ pub async fn serve(State(app): State<AppState>, request: Request) -> Response {
 async fn dispatch(app: &AppState, action: &Action, request: Request, id: RequestId) -> Result<Response, ApiError> {
     let (asked, body) = Asked::new(request);
     gate::admit_admin(app, &asked).await?;
+    let body = patience::patient(body, app.read_timeout);
     match action {
+        Action::ImportBlob => cached::blob(&app.registry, &asked, body, id).await,
+        Action::ImportLink => cached::link(&app.registry, &asked, id).await,
+        Action::ImportManifest => cached::manifest(&app.registry, &asked, body, id).await,
         Action::ListFills => Ok(fills::list(&app.registry)),
         Action::ListRobots => Ok(robots::list(app.authority.robots())),
         Action::CreateRobot => {

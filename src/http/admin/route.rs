@@ -20,6 +20,12 @@ pub enum Action {
         /// Its name.
         name: String,
     },
+    /// Takes a blob in as an upstream's.
+    ImportBlob,
+    /// Shows a blob that is stored in an upstream's repository.
+    ImportLink,
+    /// Takes a manifest in as an upstream's, with its tags.
+    ImportManifest,
 }
 
 /// Why a request is no action.
@@ -46,6 +52,9 @@ impl Action {
             Self::ListRobots => "list_robots",
             Self::CreateRobot => "create_robot",
             Self::RevokeRobot { .. } => "revoke_robot",
+            Self::ImportBlob => "import_blob",
+            Self::ImportLink => "import_link",
+            Self::ImportManifest => "import_manifest",
         }
     }
 }
@@ -66,12 +75,17 @@ pub fn route(method: &Method, path: &str) -> Result<Action, Unroutable> {
         "/api/v1/scrub" => Action::ShowScrub,
         "/api/v1/why" => Action::Explain,
         "/api/v1/robots" => Action::ListRobots,
+        "/api/v1/cached/blob" => Action::ImportBlob,
+        "/api/v1/cached/link" => Action::ImportLink,
+        "/api/v1/cached/manifest" => Action::ImportManifest,
         _ => return Err(Unroutable::Path),
     };
+    let is_change = matches!(action, Action::ImportBlob | Action::ImportLink | Action::ImportManifest);
     match *method {
-        Method::GET | Method::HEAD => Ok(action),
+        Method::GET | Method::HEAD if !is_change => Ok(action),
+        Method::PUT if is_change => Ok(action),
         _ if action == Action::ListRobots => Err(Unroutable::Method { allow: "GET, HEAD, POST" }),
-        _ => Err(Unroutable::Method { allow: "GET, HEAD" }),
+        _ => Err(Unroutable::Method { allow: if is_change { "PUT" } else { "GET, HEAD" } }),
     }
 }
 
@@ -94,6 +108,10 @@ mod tests {
             (Method::GET, "/api/v1/robots/ci", Err(Unroutable::Method { allow: "DELETE" })),
             (Method::DELETE, "/api/v1/robots/", Err(Unroutable::Path)),
             (Method::DELETE, "/api/v1/robots/a/b", Err(Unroutable::Path)),
+            (Method::PUT, "/api/v1/cached/blob", Ok(Action::ImportBlob)),
+            (Method::PUT, "/api/v1/cached/link", Ok(Action::ImportLink)),
+            (Method::PUT, "/api/v1/cached/manifest", Ok(Action::ImportManifest)),
+            (Method::GET, "/api/v1/cached/blob", Err(Unroutable::Method { allow: "PUT" })),
             (Method::GET, "/api/v1/fills/", Err(Unroutable::Path)),
             (Method::GET, "/api/v2/fills", Err(Unroutable::Path)),
             (Method::GET, "/api/", Err(Unroutable::Path)),

@@ -7,6 +7,7 @@ pub mod disk;
 pub mod drill;
 pub mod front;
 pub mod harm;
+pub mod layout;
 pub mod process;
 pub mod push;
 pub mod raw;

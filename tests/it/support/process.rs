@@ -14,7 +14,10 @@ use super::client::{Answer, Call};
 #[derive(Debug)]
 pub struct Ended {
     pub code: Option<i32>,
+    /// What it printed, as far as it is text.
     pub stdout: String,
+    /// All that it printed.
+    pub bytes: Vec<u8>,
     pub stderr: String,
 }
 
@@ -40,8 +43,12 @@ pub fn run_now(folder: &Path, arguments: &[&str]) -> Ended {
 
 fn ended(output: std::io::Result<std::process::Output>) -> Ended {
     let output = output.expect("the binary runs");
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("people can read it");
-    Ended { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    Ended {
+        code: output.status.code(),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        bytes: output.stdout,
+        stderr: String::from_utf8(output.stderr).expect("people can read it"),
+    }
 }
 
 /// Runs a command that ends by itself.
@@ -49,6 +56,19 @@ pub async fn run(folder: &Path, arguments: &[&str], environment: &[(&str, &str)]
     let mut command = command(folder, arguments);
     command.envs(environment.iter().copied());
     ended(spawn_blocking(move || command.output()).await.expect("nothing panics"))
+}
+
+/// Runs a command that ends by itself and reads `input`. What it writes may be no text.
+pub async fn run_with_input(folder: &Path, arguments: &[&str], input: Vec<u8>) -> Ended {
+    let mut command = command(folder, arguments);
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs");
+    let mut stdin = child.stdin.take().expect("its input is piped");
+    // Whoever refuses an input does not read the rest of it.
+    let feeding = spawn_blocking(move || std::io::Write::write_all(&mut stdin, &input).ok());
+    let output = spawn_blocking(move || child.wait_with_output()).await.expect("nothing panics");
+    feeding.await.expect("nothing panics");
+    ended(output)
 }
 
 impl Process {

@@ -12,6 +12,7 @@ use source::{Source, tree};
 const ARROWS: &[(&str, &[&str])] = &[
     ("oci", &[]),
     ("storage", &["oci"]),
+    ("layout", &["oci"]),
     ("blobs", &["storage", "oci"]),
     ("metadata", &["oci"]),
     ("upstream", &["oci"]),
@@ -23,7 +24,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("config", &[]),
     (
         "cli",
-        &["config", "http", "tasks", "registry", "auth", "cache", "upstream", "metadata", "blobs", "storage", "oci"],
+        &["config", "http", "tasks", "registry", "auth", "cache", "upstream", "metadata", "blobs", "storage", "oci", "layout"],
     ),
 ];
 
@@ -39,9 +40,9 @@ const PLACES: &[(&str, &[&str], &[&str])] = &[
         &["src/metadata/"],
     ),
     (
-        "files are opened in storage/; a command writes those it is told to, and secrets of upstreams may change",
+        "files are opened in storage/; layouts and a command's files are where they are told to be, and secrets of upstreams may change",
         &["tokio::fs", "File::open", "File::create", "File::options", "OpenOptions"],
-        &["src/storage/", "src/cli/setup/write.rs", "src/upstream/outside.rs"],
+        &["src/storage/", "src/layout/", "src/cli/setup/write.rs", "src/upstream/outside.rs"],
     ),
     (
         "the file system is changed and asked in storage/; config reads its own files",
@@ -60,6 +61,7 @@ const PLACES: &[(&str, &[&str], &[&str])] = &[
         ],
         &[
             "src/storage/",
+            "src/layout/",
             "src/config/load.rs",
             "src/cli/setup/write.rs",
             "src/cli/pinned.rs",

@@ -1,0 +1,101 @@
+//! Import: content of an upstream that came some other way than from it, taken in as what it is there, not as a push.
+//!
+//! Its bytes pass the same door as any other: the digest is compared before anything is visible. What an operator says is
+//! the upstream's is believed of names and tags alone.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::Stream;
+
+use super::error::Error;
+use super::routing::Target;
+use super::{Chunk, Registry};
+use crate::cache::space::{Class, Holding};
+use crate::cache::{self, Source, to_the_end};
+use crate::metadata::Provenance;
+use crate::oci::{Digest, Manifest, RepositoryName, Tag};
+
+impl Registry {
+    /// Takes a blob in as an upstream's.
+    pub async fn import_blob<S, E>(
+        self: &Arc<Self>,
+        target: &Target,
+        digest: &Digest,
+        chunk: Chunk<S>,
+    ) -> Result<(), Error>
+    where
+        S: Stream<Item = Result<Bytes, E>> + Send,
+        E: Send,
+    {
+        let source = self.importable(target).await?;
+        self.take_blob(source.canonical, Class::Cached, digest, chunk).await
+    }
+
+    /// Shows a blob that is stored for another repository in an upstream's.
+    pub async fn import_link(self: &Arc<Self>, target: &Target, digest: &Digest) -> Result<(), Error> {
+        let name = self.importable(target).await?.canonical;
+        let unknown = || Error::BlobUnknown { name: name.clone(), digest: *digest };
+        if self.readable_by_all(self.depot().metadata.find_mountable(digest).await?).is_empty() {
+            return Err(unknown());
+        }
+        let (this, repository, wanted) = (Arc::clone(self), name.clone(), *digest);
+        let linked = to_the_end(async move { this.link_cached(&repository, &wanted).await });
+        if linked.await.unwrap_or(Err(Error::cache(&name)(cache::Error::Stopped)))? { Ok(()) } else { Err(unknown()) }
+    }
+
+    /// Takes a manifest in as an upstream's, and has tags name it as if the upstream had just said so. A tag that somebody
+    /// pushed stays what it is.
+    pub async fn import_manifest(
+        self: &Arc<Self>,
+        target: &Target,
+        digest: Digest,
+        tags: Vec<Tag>,
+        content_type: Option<&str>,
+        bytes: Bytes,
+    ) -> Result<(), Error> {
+        let source = self.importable(target).await?;
+        let actual = Digest::of(digest.algorithm(), &bytes);
+        if actual != digest {
+            return Err(Error::DigestMismatch { expected: digest, actual });
+        }
+        let manifest = Manifest::parse(&bytes, content_type).map_err(Error::ManifestInvalid)?;
+        let (this, name) = (Arc::clone(self), source.canonical.clone());
+        let stored =
+            to_the_end(async move { this.manifests.store(&source, digest, &manifest, &bytes, &tags).await }).await;
+        stored.unwrap_or(Err(cache::Error::Stopped)).map_err(Error::cache(&name))
+    }
+
+    /// The upstream's repository that cached content of this name belongs to.
+    async fn importable(&self, target: &Target) -> Result<Source, Error> {
+        let route = self.route(target)?;
+        let invalid = |reason| Error::NameInvalid { reason };
+        let Some(mirrored) = route.mirrored else {
+            let name = &target.name;
+            return Err(invalid(format!(
+                "{name} is no configured upstream's: what is cached here comes from one of those"
+            )));
+        };
+        for name in &route.private {
+            if self.is_private(name).await? && !route.overlay {
+                return Err(invalid(format!(
+                    "somebody pushed to {name}, so nobody would be shown what is cached of it"
+                )));
+            }
+        }
+        Ok(super::source(mirrored, &self.mirrors))
+    }
+
+    async fn link_cached(&self, name: &RepositoryName, digest: &Digest) -> Result<bool, Error> {
+        let depot = self.depot();
+        let _named = depot.room.naming(digest).await;
+        let now_ms = depot.clock.now_ms();
+        let Some(change) = depot.metadata.link_blob(name, digest, Provenance::Cached, now_ms).await? else {
+            return Ok(false);
+        };
+        if let Some(after) = Holding::of(&change.after) {
+            depot.room.change(change.before.as_ref().and_then(Holding::of), after);
+        }
+        Ok(true)
+    }
+}
