@@ -24,7 +24,7 @@ impl Unserved {
         // Who has the files needs no leave of theirs, and is kept waiting by no limit on clients.
         let mut config = config.clone();
         config.auth = None;
-        config.http.requests_per_second_max = None;
+        config.http.requests_per_second_max = 0;
         let Opened { registry, authority, metrics, metadata } = serve::open(&config, Clock::System).await?;
         let inside = Inside::new(Arc::clone(&registry), authority, metrics, serve::app_options(&config, None));
         Ok(Self { inside, registry, metadata })
