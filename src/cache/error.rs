@@ -34,6 +34,12 @@ pub enum Error {
         /// Which.
         host: Host,
     },
+    /// What may still be asked is kept for what is not cached.
+    #[error("the upstream {host} is not asked for what is cached: its rate limit is nearly used up (rate_reserve)")]
+    Sparing {
+        /// Which.
+        host: Host,
+    },
     /// The upstream took longer than a client waits.
     #[error("the upstream {host} did not answer within {} s", waited.as_secs())]
     Slow {
@@ -171,6 +177,7 @@ impl Error {
             Self::Upstream { source, .. } => source.kind(),
             Self::Resting { .. } => "resting",
             Self::Offline { .. } => "offline",
+            Self::Sparing { .. } => "budget",
             Self::Slow { .. } => "slow",
             Self::Wrong { .. } => "wrong",
             Self::NoRoom { .. } => "no_room",

@@ -17,6 +17,7 @@ use tracing::{debug, warn};
 use super::Source;
 use super::error::{Error, Wrong};
 use super::fetch::Fetching;
+use super::fill_turns::FillTurn;
 use super::fills::{Depot, Start};
 use super::incoming::UNKNOWN_STEP_BYTES;
 use super::lanes::Turn;
@@ -46,6 +47,8 @@ pub(super) struct Filler {
     pub digest: Digest,
     /// The size that a manifest of this repository states, for upstreams that do not say.
     pub stated_bytes: Option<u64>,
+    /// The turn among all fills, for one that nobody waited for when it began.
+    pub turn: Option<FillTurn>,
     pub live: Arc<Live>,
     pub start: watch::Sender<Start>,
     pub growth: watch::Sender<Growth>,
@@ -89,6 +92,7 @@ impl Filler {
         };
         self.depot.metrics.fill_ended(self.source.mirror.host().as_str(), result);
         let Err(error) = ended else { return };
+        self.live.failed(&error);
         let (upstream, repository, digest) = (self.source.mirror.host(), &self.source.canonical, &self.digest);
         match &error {
             // The mirror has said so where it was asked.
@@ -114,10 +118,10 @@ impl Filler {
     }
 
     async fn fill(&self, held: &mut Held) -> Result<Ended, Error> {
-        let Ok(turn) = tokio::time::timeout(TURN_WAIT, self.depot.fills.acquire()).await else {
+        let own_turn = if self.turn.is_some() { None } else { self.depot.fills.for_client(TURN_WAIT).await? };
+        if self.turn.as_ref().or(own_turn.as_ref()).is_none() {
             return Ok(self.bypass());
-        };
-        let _turn = turn.map_err(|_| Error::Stopped)?;
+        }
         if self.is_there_already().await? {
             return Ok(Ended::WasThere);
         }

@@ -150,6 +150,12 @@ impl Manifests {
         self.negatives.get(key).filter(|(until_ms, _)| now_ms < *until_ms).map(|(_, error)| error)
     }
 
+    /// Somebody insists on the upstream's word: what it said is not taken for that. When it may be asked again is up to its
+    /// accounts, which know what it said of the rate.
+    pub(super) fn forget_no(&self, key: &Key) {
+        self.negatives.invalidate(key);
+    }
+
     /// Takes note of a no: "there is no such thing", "you may not", "not so often". Outages are the breaker's, and what one
     /// caller may not another one may.
     pub(super) fn remember(&self, source: &Source, reference: &Reference, error: &Error) {

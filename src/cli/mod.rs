@@ -5,7 +5,9 @@ pub mod check_config;
 pub mod instance_url;
 pub mod serve;
 pub mod setup;
+mod sizes;
 mod upstreams;
+pub mod warm;
 pub mod why;
 
 use std::process::ExitCode;
@@ -42,6 +44,13 @@ enum Command {
         #[command(flatten)]
         flags: ServeFlags,
     },
+    /// Have a running server bring references into its cache, before they are pulled.
+    Warm {
+        #[command(flatten)]
+        arguments: warm::Arguments,
+        #[command(flatten)]
+        flags: ServeFlags,
+    },
     /// Say what to paste where, so that a client pulls through this instance.
     Setup {
         #[command(flatten)]
@@ -69,6 +78,9 @@ pub fn main() -> ExitCode {
         Command::Why { arguments, flags } => {
             with_config(&flags, |loaded| why::run(&loaded.config, &arguments, &mut std::io::stdout().lock()))
         }
+        Command::Warm { arguments, flags } => with_config(&flags, |loaded| {
+            warm::run(&loaded.config, &arguments, &mut std::io::stdout().lock(), &mut std::io::stderr().lock())
+        }),
         Command::Setup { arguments, flags } => with_config(&flags, |loaded| {
             setup::run(&loaded.config, &arguments, &mut std::io::stdout().lock(), &mut std::io::stderr().lock())?;
             Ok(())

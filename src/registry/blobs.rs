@@ -239,7 +239,7 @@ impl Registry {
         Ok(PulledBlob { content: Content::Bypass(Box::new(bypass)), size_bytes, range, outcome: Outcome::Bypass })
     }
 
-    async fn prove_and_link(&self, source: &Source, digest: &Digest) -> Result<(), Error> {
+    pub(super) async fn prove_and_link(&self, source: &Source, digest: &Digest) -> Result<(), Error> {
         self.proofs.head(source, digest).await.map_err(Error::cache(&source.canonical))?;
         let depot = self.depot();
         depot.metadata.link_blob(&source.canonical, digest, Provenance::Cached, depot.clock.now_ms()).await?;
@@ -248,7 +248,7 @@ impl Registry {
 
     /// Opens a blob whose row says it is there. `None` if its bytes are lost, which is recorded then: what is cached is
     /// fetched again.
-    async fn open(&self, row: &BlobRow, pin: Pin) -> Result<Option<BlobReader>, Error> {
+    pub(super) async fn open(&self, row: &BlobRow, pin: Pin) -> Result<Option<BlobReader>, Error> {
         match self.depot().blobs.open(row.digest, row.size_bytes).await {
             Ok(Some(reader)) => {
                 let standing = pin.standing();

@@ -9,13 +9,15 @@ pub enum Action {
     ListFills,
     /// Why a reference is answered as it is.
     Explain,
+    /// Bring a reference into the cache.
+    Warm,
 }
 
 /// Why a request is no action.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unroutable {
     /// No endpoint has this path.
-    #[error("there is no such endpoint under /api/: there are /api/v1/fills and /api/v1/why?ref=REF")]
+    #[error("there is no such endpoint under /api/: there are /api/v1/fills, /api/v1/why?ref=REF and /api/v1/warm")]
     Path,
     /// The endpoint does not know this method.
     #[error("this endpoint takes {allow}")]
@@ -31,6 +33,7 @@ impl Action {
         match self {
             Self::ListFills => "list_fills",
             Self::Explain => "explain",
+            Self::Warm => "warm",
         }
     }
 }
@@ -40,10 +43,13 @@ pub fn route(method: &Method, path: &str) -> Result<Action, Unroutable> {
     let action = match path {
         "/api/v1/fills" => Action::ListFills,
         "/api/v1/why" => Action::Explain,
+        "/api/v1/warm" => Action::Warm,
         _ => return Err(Unroutable::Path),
     };
-    match *method {
-        Method::GET | Method::HEAD => Ok(action),
+    match (*method).as_str() {
+        "POST" if action == Action::Warm => Ok(action),
+        _ if action == Action::Warm => Err(Unroutable::Method { allow: "POST" }),
+        "GET" | "HEAD" => Ok(action),
         _ => Err(Unroutable::Method { allow: "GET, HEAD" }),
     }
 }
@@ -59,6 +65,8 @@ mod tests {
             (Method::HEAD, "/api/v1/fills", Ok(Action::ListFills)),
             (Method::POST, "/api/v1/fills", Err(Unroutable::Method { allow: "GET, HEAD" })),
             (Method::GET, "/api/v1/why", Ok(Action::Explain)),
+            (Method::POST, "/api/v1/warm", Ok(Action::Warm)),
+            (Method::GET, "/api/v1/warm", Err(Unroutable::Method { allow: "POST" })),
             (Method::GET, "/api/v1/fills/", Err(Unroutable::Path)),
             (Method::GET, "/api/v2/fills", Err(Unroutable::Path)),
             (Method::GET, "/api/", Err(Unroutable::Path)),
