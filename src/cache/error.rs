@@ -102,6 +102,9 @@ pub enum Wrong {
     /// The pages of a list come back to one that was there before.
     #[error("its pages run in a circle")]
     Endless,
+    /// A page that the one before it announced is not there.
+    #[error("a page that it announced is not there")]
+    Incomplete,
     /// A list that must be whole to be answered with is too long.
     #[error("it has more than {max} entries, the limit is cache.list_entries_max")]
     TooMany {

@@ -8,7 +8,7 @@
 //! (replaced by the next fill). Every other end goes through [`Filler::settle`], which leaves or removes the file and
 //! gives back or hands on the space.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -19,16 +19,17 @@ use super::error::{Error, Wrong};
 use super::fetch::Fetching;
 use super::fill_turns::FillTurn;
 use super::fills::{Depot, Start};
+use super::flights::to_the_end;
 use super::incoming::UNKNOWN_STEP_BYTES;
 use super::lanes::Turn;
 use super::live::Live;
 use super::room::Reservation;
 use super::space::{Class, Holding, blocks_for};
-use crate::blobs::{self, BlobWriter, Growth, Lease, Staging};
+use crate::blobs::{self, BlobWriter, Growth, Lease, Proven, Staging};
 use crate::metadata::{BlobRow, Link, Provenance};
-use crate::oci::Digest;
+use crate::oci::{Digest, RepositoryName};
 use crate::report::Chain;
-use crate::upstream::{self, BlobStream, Fetch};
+use crate::upstream::{self, BlobStream, Fetch, Origin};
 
 /// How long a fill waits for its turn; then its clients stream past the store rather than wait for other people's blobs.
 pub(super) const TURN_WAIT: Duration = Duration::from_secs(10);
@@ -50,6 +51,8 @@ pub(super) struct Filler {
     /// The turn among all fills, for one that nobody waited for when it began.
     pub turn: Option<FillTurn>,
     pub live: Arc<Live>,
+    /// Who sent something of it.
+    pub origins: Mutex<Vec<Origin>>,
     pub start: watch::Sender<Start>,
     pub growth: watch::Sender<Growth>,
     /// The fill's place in the table, kept until no write of it is under way any more.
@@ -77,6 +80,9 @@ impl Filler {
             }),
             () = depot.stopping.cancelled() => Err(Error::Stopped),
         };
+        if matches!(ended, Err(Error::Wrong { .. })) {
+            self.blame();
+        }
         self.settle(held, &ended).await;
         depot.metrics.fills_in_flight.decrement(1.0);
         self.publish(ended);
@@ -202,7 +208,19 @@ impl Filler {
 
     pub(super) async fn open(&self, fetch: Fetch) -> Result<BlobStream, Error> {
         let mirror = &self.source.mirror;
-        mirror.ask("fetch_blob", self.source.upstream().fetch_blob(&self.source.remote, &self.digest, fetch)).await
+        let question = self.source.upstream().fetch_blob(&self.source.remote, &self.digest, fetch);
+        let stream = mirror.ask("fetch_blob", question).await?;
+        let mut origins = self.origins.lock().unwrap_or_else(PoisonError::into_inner);
+        if !origins.contains(&stream.origin()) {
+            origins.push(stream.origin());
+        }
+        drop(origins);
+        Ok(stream)
+    }
+
+    /// What came is not the blob. If several sent of it nobody knows whose part is wrong: all of them are asked last.
+    fn blame(&self) {
+        self.origins.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(Origin::sent_wrong);
     }
 
     /// Waits until the upstream may be asked for this fill.
@@ -263,37 +281,17 @@ impl Filler {
             Err(blobs::Error::Mismatch { actual, .. }) => return Err(self.wrong(Wrong::Digest { actual })),
             Err(error) => return Err(error.into()),
         };
-        let _named = depot.room.naming(&self.digest).await;
-        let committed = proven.name().await?;
-        let now_ms = depot.clock.now_ms();
-        let (size_bytes, stored_bytes) = (committed.size_bytes, committed.stored_bytes);
-        let repository = &self.source.canonical;
-        let recorded = depot
-            .metadata
-            .commit_blob(repository, &self.digest, size_bytes, stored_bytes, Provenance::Cached, now_ms)
-            .await;
-        let change = match recorded {
-            Ok(change) => change,
-            Err(error) => {
-                self.remove_unrecorded().await;
-                return Err(error.into());
-            }
+        // From here on the file is not this fill's to settle: what the time limit ends is the waiting alone.
+        let staging = held.staging.take();
+        let landing = Landing {
+            depot: Arc::clone(depot),
+            repository: self.source.canonical.clone(),
+            digest: self.digest,
+            reservation: held.reservation.split_off(),
+            staging,
+            _entry: Arc::clone(&self.entry),
         };
-        held.staging = None;
-        let after = Holding { stored_bytes, pushed: change.after.pushed };
-        held.reservation.split_off().admit(change.before.as_ref().and_then(Holding::of), after);
-        Ok(())
-    }
-
-    /// Bytes without a row take space that nobody counts, but the row may be there: a push's, or this one's after all.
-    async fn remove_unrecorded(&self) {
-        let row = self.depot.metadata.find_blob(&self.digest).await;
-        if let Ok(row) = row
-            && !row.as_ref().is_some_and(BlobRow::is_present)
-            && let Err(error) = self.depot.blobs.remove(self.digest).await
-        {
-            warn!(digest = %self.digest, error = %Chain(&error), "removing an unrecorded blob failed");
-        }
+        to_the_end(landing.land(proven)).await.unwrap_or(Err(Error::Stopped))
     }
 
     /// What a fill that did not become a blob leaves: bytes worth continuing with, or nothing.
@@ -314,6 +312,59 @@ impl Filler {
             reservation.leave_partial(self.digest, stored_bytes);
         } else if let Err(error) = staging.remove().await {
             warn!(digest = %self.digest, error = %Chain(&error), "removing the file of a fill failed");
+        }
+    }
+}
+
+/// Proven bytes on the way to being a blob: file, row and ledger change together, whoever stops waiting for it.
+struct Landing {
+    depot: Arc<Depot>,
+    repository: RepositoryName,
+    digest: Digest,
+    reservation: Reservation,
+    staging: Option<Staging>,
+    /// The fill's place in the table: another must not begin before this one's end is seen.
+    _entry: Lease,
+}
+
+impl Landing {
+    async fn land(self, proven: Proven) -> Result<(), Error> {
+        let Self { depot, repository, digest, staging, .. } = &self;
+        let _named = depot.room.naming(digest).await;
+        let committed = match proven.name().await {
+            Ok(committed) => committed,
+            Err(error) => {
+                if let Some(staging) = staging
+                    && let Err(error) = staging.remove().await
+                {
+                    warn!(%digest, error = %Chain(&error), "removing the file of a fill failed");
+                }
+                return Err(error.into());
+            }
+        };
+        let (size_bytes, stored_bytes) = (committed.size_bytes, committed.stored_bytes);
+        let (cached, now_ms) = (Provenance::Cached, depot.clock.now_ms());
+        let recorded = depot.metadata.commit_blob(repository, digest, size_bytes, stored_bytes, cached, now_ms).await;
+        let change = match recorded {
+            Ok(change) => change,
+            Err(error) => {
+                self.remove_unrecorded().await;
+                return Err(error.into());
+            }
+        };
+        let after = Holding { stored_bytes, pushed: change.after.pushed };
+        self.reservation.admit(change.before.as_ref().and_then(Holding::of), after);
+        Ok(())
+    }
+
+    /// Bytes without a row take space that nobody counts, but the row may be there: a push's, or this one's after all.
+    async fn remove_unrecorded(&self) {
+        let row = self.depot.metadata.find_blob(&self.digest).await;
+        if let Ok(row) = row
+            && !row.as_ref().is_some_and(BlobRow::is_present)
+            && let Err(error) = self.depot.blobs.remove(self.digest).await
+        {
+            warn!(digest = %self.digest, error = %Chain(&error), "removing an unrecorded blob failed");
         }
     }
 }

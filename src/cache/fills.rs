@@ -237,7 +237,8 @@ impl Fills {
         drop(table);
         let entry = Arc::new(Entry { table: Arc::clone(&self.table), digest });
         let (depot, source) = (Arc::clone(&self.depot), source.clone());
-        let filler = Filler { depot, source, digest, stated_bytes, turn, live, start, growth, entry };
+        let origins = Mutex::default();
+        let filler = Filler { depot, source, digest, stated_bytes, turn, live, origins, start, growth, entry };
         // The fill belongs to the server, not to the client that asked first.
         self.running.spawn(filler.run());
         (fill, Role::Led)

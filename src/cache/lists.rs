@@ -284,7 +284,8 @@ async fn ask_tags(source: Source, entries_max: usize) -> Result<Kept<String>, Er
         let tags = page.tags.iter().map(ToString::to_string);
         match gathering.add(tags, page.next_query.take(), &source, "tags")? {
             Next::Page(next) => {
-                page = mirror.ask("list_tags", upstream.list_more_tags(&source.remote, &next)).await?;
+                let more = mirror.ask("list_tags", upstream.list_more_tags(&source.remote, &next)).await;
+                page = more.map_err(|error| not_absent(error, &source, "tags"))?;
             }
             Next::End => break,
             Next::TooLong => return Ok(Kept { is_whole: false, entries: Vec::new() }),
@@ -306,6 +307,7 @@ async fn ask_referrers(source: Source, subject: Digest, entries_max: usize) -> R
             Err(error) if next.is_none() && says_there_is_no_api(&error) => {
                 return ask_by_tag_schema(&source, &subject).await;
             }
+            Err(error) if next.is_some() => return Err(not_absent(error, &source, "referrers")),
             answer => answer?,
         };
         match gathering.add(page.referrers, page.next, &source, "referrers")? {
@@ -314,6 +316,11 @@ async fn ask_referrers(source: Source, subject: Digest, entries_max: usize) -> R
             Next::TooLong => return Err(wrong(&source, "referrers", Wrong::TooMany { max: entries_max })),
         }
     }
+}
+
+/// A later page that is not found does not say that there is no list.
+fn not_absent(error: Error, source: &Source, what: &str) -> Error {
+    if error.is_not_found() { wrong(source, what, Wrong::Incomplete) } else { error }
 }
 
 fn says_there_is_no_api(error: &Error) -> bool {

@@ -171,8 +171,20 @@ impl Manifests {
     }
 
     pub(super) async fn ask_for(&self, source: &Source, reference: &Reference) -> Result<FetchedManifest, Error> {
-        let mirror = &source.mirror;
-        mirror.ask("fetch_manifest", source.upstream().fetch_manifest(&source.remote, reference)).await
+        let (mirror, upstream) = (&source.mirror, source.upstream());
+        let mut others = upstream.n_sources() - 1;
+        loop {
+            let fetched = mirror.ask("fetch_manifest", upstream.fetch_manifest(&source.remote, reference)).await?;
+            if is_as_asked(reference, &fetched) {
+                return Ok(fetched);
+            }
+            fetched.origin.sent_wrong();
+            // Whoever has this one says what is wrong with it.
+            if others == 0 {
+                return Ok(fetched);
+            }
+            others -= 1;
+        }
     }
 
     pub(super) async fn fetch_now(&self, source: &Source, reference: &Reference) -> Result<Arc<StoredManifest>, Error> {
@@ -256,6 +268,15 @@ impl Manifests {
 /// How a client sees a transfer that it started or joined.
 pub(super) fn fetched_by(role: Role) -> Outcome {
     if role == Role::Led { Outcome::Miss } else { Outcome::Coalesced }
+}
+
+fn is_as_asked(reference: &Reference, fetched: &FetchedManifest) -> bool {
+    let expected = match reference {
+        Reference::Digest(digest) => *digest,
+        Reference::Tag(_) => claimed(fetched),
+    };
+    Digest::of(expected.algorithm(), &fetched.bytes) == expected
+        && Manifest::parse(&fetched.bytes, fetched.content_type.as_deref()).is_ok()
 }
 
 /// What a manifest that was asked for by tag is to be held against: the upstream's word, or itself.

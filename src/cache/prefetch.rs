@@ -144,6 +144,7 @@ impl Prefetch {
     pub async fn bring(&self, source: &Source, blob: &Descriptor) -> Result<Role, Error> {
         let slots = self.slots(&source.mirror);
         let _slot = slots.acquire().await.map_err(|_| Error::Stopped)?;
+        let mut others = source.upstream().n_sources() - 1;
         loop {
             let turn = self.fills.depot().fills.ahead().await;
             let (fill, role) = self.fills.prefetch(source, blob.digest, Some(blob.size_bytes), turn);
@@ -151,6 +152,8 @@ impl Prefetch {
                 Ok(()) => return Ok(role),
                 // Another upstream's failure is not ours: then our own is asked.
                 Err(_) if fill.repository != source.canonical => {}
+                // Who sent it is asked last now.
+                Err(Error::Wrong { .. }) if others > 0 => others -= 1,
                 Err(error) => return Err(error),
             }
         }

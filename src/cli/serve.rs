@@ -134,6 +134,7 @@ pub async fn open(config: &Config, clock: Clock) -> anyhow::Result<Opened> {
         metrics.clone(),
     )
     .await?;
+    metrics.limit("fills_max", config.cache.fills_max as u64);
     let depot = Arc::new(Depot {
         metadata: metadata.clone(),
         blobs,

@@ -1,6 +1,9 @@
 //! Blobs: pulling, asking for, deleting (distribution-spec, "Pulling blobs", "Deleting blobs").
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::warn;
 
 use super::error::Error;
 use super::routing::Target;
@@ -9,10 +12,14 @@ use crate::blobs::{self, BlobReader};
 use crate::cache::{self, Bypass, Fill, Outcome, Pin, Probe, Role, Source, Start};
 use crate::metadata::{BlobRow, Link, Provenance};
 use crate::oci::{ByteRange, Digest, RangeRequest, RepositoryName};
+use crate::report::Chain;
 
 /// How far ahead of a fill a range may begin to be served by it; beyond, it is asked of the upstream by itself, so that lazy
 /// pullers never wait behind the rest of a large layer.
 const COVERED_SOON_BYTES: u64 = 16 << 20;
+
+/// How long a client waits for the check of a blob that it doubts.
+const LOOK_AFTER_WITHIN: Duration = Duration::from_secs(10);
 
 /// Where a blob's bytes come from.
 #[derive(Debug)]
@@ -62,13 +69,28 @@ impl Registry {
         digest: &Digest,
         range: Option<RangeRequest>,
     ) -> Result<PulledBlob, Error> {
-        match self.place(target, Probe::Blob(*digest)).await? {
+        let place = self.place(target, Probe::Blob(*digest)).await?;
+        if target.caller.insists {
+            self.look_after(digest).await;
+        }
+        match place {
             Place::Local(name) => self.local_blob(&name, digest, range).await,
             Place::Mirror(source) => self.mirrored_blob(&source, digest, range).await,
             Place::Overlay(name, source) => match self.local_blob(&name, digest, range).await {
                 Err(Error::BlobUnknown { .. }) => self.mirrored_blob(&source, digest, range).await,
                 answer => answer,
             },
+        }
+    }
+
+    /// Somebody does not believe the stored bytes: they are digested again, and set aside if they are damaged. A blob too
+    /// long for that is given as it is, and looked after meanwhile.
+    async fn look_after(&self, digest: &Digest) {
+        match tokio::time::timeout(LOOK_AFTER_WITHIN, self.verifier.verify_now(*digest)).await {
+            Ok(Ok(_)) | Err(_) => {}
+            Ok(Err(error)) => {
+                warn!(%digest, error = %Chain(&error), "a blob that a reader doubts could not be checked")
+            }
         }
     }
 
