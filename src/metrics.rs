@@ -21,6 +21,10 @@ pub struct Metrics {
     pub evicted_bytes: Counter,
     /// Cached blobs removed to make room.
     pub evicted_blobs: Counter,
+    /// Blobs compared with their digests by the scrub.
+    pub scrubbed_blobs: Counter,
+    /// Bytes of them.
+    pub scrubbed_bytes: Counter,
     /// Connections open now.
     pub connections: Gauge,
     /// Log lines that the log's reader was too slow for.
@@ -58,6 +62,8 @@ impl Metrics {
             fill_bytes,
             evicted_bytes,
             evicted_blobs,
+            scrubbed_blobs,
+            scrubbed_bytes,
             connections,
             log_lines_dropped,
             request_seconds,
@@ -67,6 +73,8 @@ impl Metrics {
                 metrics::counter!("entrepot_fill_bytes_total"),
                 metrics::counter!("entrepot_evicted_bytes_total"),
                 metrics::counter!("entrepot_evicted_blobs_total"),
+                metrics::counter!("entrepot_scrubbed_blobs_total"),
+                metrics::counter!("entrepot_scrubbed_bytes_total"),
                 metrics::gauge!("entrepot_connections"),
                 metrics::counter!("entrepot_log_lines_dropped_total"),
                 metrics::histogram!("entrepot_request_seconds"),
@@ -83,6 +91,8 @@ impl Metrics {
             fill_bytes,
             evicted_bytes,
             evicted_blobs,
+            scrubbed_blobs,
+            scrubbed_bytes,
             connections,
             log_lines_dropped,
             request_seconds,
@@ -170,9 +180,19 @@ impl Metrics {
         self.count("entrepot_damaged_blobs_total", vec![("content", content.into()), ("finding", finding.into())], 1);
     }
 
+    /// Pushed blobs that are lost.
+    pub fn lost_blobs(&self, blobs: u64) {
+        self.gauge("entrepot_lost_blobs", vec![], blobs);
+    }
+
     /// Bytes on disk by what they are for (`cached`, `pushed`, `filling`, …) and the limits over them.
     pub fn space(&self, kind: &'static str, bytes: u64) {
         self.gauge("entrepot_store_bytes", vec![("kind", kind.into())], bytes);
+    }
+
+    /// What is promised to fills and uploads and the file system has not given out yet.
+    pub fn space_unwritten(&self, bytes: u64) {
+        self.gauge("entrepot_unwritten_bytes", vec![], bytes);
     }
 
     /// A named limit, so that a graph can show it beside what it limits.
@@ -263,8 +283,12 @@ fn describe() {
     metrics::describe_counter!("entrepot_evicted_bytes_total", "Bytes removed to make room.");
     metrics::describe_counter!("entrepot_evicted_blobs_total", "Blobs removed to make room.");
     metrics::describe_counter!("entrepot_log_lines_dropped_total", "Log lines dropped: the log's reader was too slow.");
+    metrics::describe_counter!("entrepot_scrubbed_blobs_total", "Blobs compared with their digests by the scrub.");
+    metrics::describe_counter!("entrepot_scrubbed_bytes_total", "Bytes compared with their digests by the scrub.");
+    metrics::describe_gauge!("entrepot_lost_blobs", "Pushed blobs whose bytes are lost until they are pushed again.");
     metrics::describe_counter!("entrepot_damaged_blobs_total", "Stored blobs found damaged, by content and finding.");
     metrics::describe_gauge!("entrepot_store_bytes", "Disk space taken or promised, by what it is for.");
+    metrics::describe_gauge!("entrepot_unwritten_bytes", "Disk space promised to fills and uploads, not yet written.");
     metrics::describe_gauge!("entrepot_lists_bytes", "Lists of tags and referrers kept in the index.");
     metrics::describe_counter!("entrepot_lists_too_long_total", "Lists of upstreams with more entries than are kept.");
     metrics::describe_gauge!("entrepot_limit", "The configured limits.");

@@ -47,12 +47,13 @@ impl Staging {
         Arc::clone(&self.file)
     }
 
-    /// Forgets what lies beyond the front, and returns how many bytes there are then. Nothing may write meanwhile. No reader
+    /// Forgets what lies beyond the front, gives back the blocks beyond it, and returns how many bytes there are then. Nothing may write meanwhile. No reader
     /// has been told of what goes.
     pub async fn settle(&self) -> Result<u64, Error> {
         let (store, file, path) = (Arc::clone(&self.store), Arc::clone(&self.file), self.path.clone());
         blocking("settling a staging file", move || {
             store.settle_front(&file, &path).map_err(Error::Storage)?;
+            store.trim(&file, &path).map_err(Error::Storage)?;
             length_bytes(&file, &path)
         })
         .await
@@ -65,8 +66,8 @@ impl Staging {
             .await
     }
 
-    /// Takes disk space for a file of this length.
-    pub async fn preallocate(&self, length_bytes: u64) -> Result<(), Error> {
+    /// Takes disk space for a file of this length. False if the file system cannot do this.
+    pub async fn preallocate(&self, length_bytes: u64) -> Result<bool, Error> {
         let (store, file, path) = (Arc::clone(&self.store), Arc::clone(&self.file), self.path.clone());
         blocking("taking space for a staging file", move || {
             store.preallocate(&file, &path, length_bytes).map_err(Error::Storage)
@@ -97,7 +98,7 @@ impl Staging {
     }
 }
 
-fn digest_range(file: &File, path: &Path, digester: &mut Digester, range: Range<u64>) -> Result<(), Error> {
+pub(super) fn digest_range(file: &File, path: &Path, digester: &mut Digester, range: Range<u64>) -> Result<(), Error> {
     let mut piece = vec![0; READ_BYTES];
     let mut position = range.start;
     while position < range.end {

@@ -125,6 +125,8 @@ impl BlobWriter {
         let (synced, held) = (staging.clone(), Arc::clone(&lease));
         let result = blocking("making a blob durable", move || {
             let _held = held;
+            // An upload may have taken more blocks than it came to need.
+            synced.store.trim(&synced.file, &synced.path).map_err(Error::Storage)?;
             synced.store.sync(&synced.file, &synced.path).map_err(Error::Storage)?;
             // The file is whole: its length says how far it has come again.
             synced.store.forget_front(&synced.path).map_err(Error::Storage)

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::space::Contradiction;
 use crate::oci::{Digest, Host, ManifestInvalid};
 use crate::{blobs, metadata, upstream};
 
@@ -64,6 +65,9 @@ pub enum Error {
         /// How many were wanted.
         bytes: u64,
     },
+    /// The configured bounds cannot hold.
+    #[error(transparent)]
+    Limits(#[from] Contradiction),
     /// The blobs could not be read or written.
     #[error("using the store")]
     Blobs(#[source] Arc<blobs::Error>),
@@ -184,6 +188,7 @@ impl Error {
             Self::Slow { .. } => "slow",
             Self::Wrong { .. } => "wrong",
             Self::NoRoom { .. } => "no_room",
+            Self::Limits(_) => "limits",
             Self::Blobs(_) => "store",
             Self::Metadata(_) => "index",
             Self::Stopped => "stopped",

@@ -250,7 +250,12 @@ impl Filler {
             None => self.depot.blobs.stage_fill(self.digest).await?,
         };
         let staging = held.staging.insert(staging);
-        Ok(staging.preallocate(held.total_bytes.unwrap_or(0)).await?)
+        if let Some(total_bytes) = held.total_bytes
+            && staging.preallocate(total_bytes).await?
+        {
+            held.reservation.on_disk(u64::MAX);
+        }
+        Ok(())
     }
 
     async fn take_in(&self, held: &mut Held, stream: BlobStream, turn: Turn) -> Result<Ended, Error> {
@@ -329,12 +334,12 @@ struct Landing {
 
 impl Landing {
     async fn land(self, proven: Proven) -> Result<(), Error> {
-        let Self { depot, repository, digest, staging, .. } = &self;
+        let (depot, digest) = (Arc::clone(&self.depot), &{ self.digest });
         let _named = depot.room.naming(digest).await;
         let committed = match proven.name().await {
             Ok(committed) => committed,
             Err(error) => {
-                if let Some(staging) = staging
+                if let Some(staging) = &self.staging
                     && let Err(error) = staging.remove().await
                 {
                     warn!(%digest, error = %Chain(&error), "removing the file of a fill failed");
@@ -344,7 +349,8 @@ impl Landing {
         };
         let (size_bytes, stored_bytes) = (committed.size_bytes, committed.stored_bytes);
         let (cached, now_ms) = (Provenance::Cached, depot.clock.now_ms());
-        let recorded = depot.metadata.commit_blob(repository, digest, size_bytes, stored_bytes, cached, now_ms).await;
+        let recorded =
+            depot.metadata.commit_blob(&self.repository, digest, size_bytes, stored_bytes, cached, now_ms).await;
         let change = match recorded {
             Ok(change) => change,
             Err(error) => {

@@ -150,6 +150,8 @@ impl Incoming<'_, '_> {
         if self.total_bytes.is_none() {
             let mut space = self.space.lock().await;
             while blocks_for(self.position) > space.bytes() {
+                // What came before the last step is written by now: less than that is on its way.
+                space.on_disk(self.position.saturating_sub(UNKNOWN_STEP_BYTES));
                 space.grow(UNKNOWN_STEP_BYTES).await?;
             }
         }

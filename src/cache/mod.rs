@@ -29,6 +29,7 @@ mod prefetch;
 mod proof;
 mod revalidate;
 mod room;
+mod scrub;
 pub mod space;
 mod turns;
 mod verifier;
@@ -57,6 +58,7 @@ pub use outcome::Outcome;
 pub use prefetch::Prefetch;
 pub use proof::Proofs;
 pub use room::{Pin, Reservation, Room, Verified};
+pub use scrub::{Scrub, ScrubOptions, ScrubView};
 pub use verifier::Verifier;
 
 /// How long a client waits for the head of an answer, whatever it takes: containerd gives up at 30 s.

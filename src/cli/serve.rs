@@ -17,7 +17,7 @@ use tracing::{info, warn};
 use super::upstreams;
 use crate::blobs::Blobs;
 use crate::cache::space::Limits;
-use crate::cache::{Depot, FillTurns, LaneLimits, ListLimits, Memory, Mirror, Policy, Room, Visibility};
+use crate::cache::{Depot, FillTurns, LaneLimits, ListLimits, Memory, Mirror, Policy, Room, ScrubOptions, Visibility};
 use crate::clock::Clock;
 use crate::config::{self, Config, LoadedConfig, LogFormat, OnUpstream404};
 use crate::http::server::{ServerOptions, listen, serve};
@@ -92,9 +92,10 @@ pub async fn serve_opened(
     let Opened { registry, metrics, metadata } = opened;
     say_ready(config, address);
     let jobs = crate::tasks::run(Arc::clone(&registry), config.push.sessions_expire_after, shutdown.clone());
+    let scrubbing = crate::tasks::scrub::run(Arc::clone(&registry), shutdown.clone());
     let state = AppState::new(Arc::clone(&registry), metrics, app_options(config));
     let serving = serve(listener, router(state), server_options(config), shutdown);
-    let (served, ()) = tokio::join!(serving, jobs);
+    let (served, (), ()) = tokio::join!(serving, jobs, scrubbing);
     // Nothing may want the index any more when it is closed.
     registry.fills().stop().await;
     info!(connections_cut = served.connections_cut, "stopped serving");
@@ -119,16 +120,12 @@ pub async fn open(config: &Config, clock: Clock) -> anyhow::Result<Opened> {
     let metadata = Metadata::open(metadata::Options::new(store.index_path())).await?;
     store.mark_complete()?;
     let file_system = store.file_system()?;
-    let limits = Limits {
-        cache_max_bytes: config.cache.max_size.bytes_of(file_system.total_bytes),
-        store_max_bytes: config.storage.max_size.bytes_of(file_system.total_bytes),
-    };
+    let limits = limits(config, file_system.total_bytes);
     let blobs = Blobs::new(store);
     let room = Room::open(
         metadata.clone(),
         blobs.clone(),
         limits,
-        config.storage.min_free_bytes,
         config.storage.quarantine_max_bytes,
         clock.clone(),
         metrics.clone(),
@@ -156,11 +153,26 @@ pub async fn open(config: &Config, clock: Clock) -> anyhow::Result<Opened> {
         },
         manifest_max_bytes: config.push.manifest_max_bytes,
         sessions_max: config.push.sessions_max,
+        scrub: ScrubOptions {
+            every: config.storage.scrub_every,
+            bytes_per_second_max: config.storage.scrub_rate_max_bytes,
+        },
         lists: ListLimits { entries_max: config.cache.list_entries_max, bytes_max: config.cache.lists_max_bytes },
     };
     let registry = Arc::new(Registry::new(names(config)?, mirrors, depot, memory, options));
     registry.restore_uploads().await?;
     Ok(Opened { registry, metrics, metadata })
+}
+
+/// The bounds in bytes on a file system of this size. The cache's bound gives way to a smaller store where nobody chose it.
+fn limits(config: &Config, total_bytes: u64) -> Limits {
+    let bytes_of = |limit: config::Limit| limit.bytes_of(total_bytes);
+    let store_max_bytes = bytes_of(config.storage.max_size);
+    let mut cache_max_bytes = bytes_of(config.cache.max_size);
+    if config.cache.max_size == config::Cache::default().max_size {
+        cache_max_bytes = cache_max_bytes.min(store_max_bytes);
+    }
+    Limits { cache_max_bytes, store_max_bytes, min_free_bytes: bytes_of(config.storage.min_free) }
 }
 
 /// Every upstream, none of them asked yet.

@@ -33,6 +33,8 @@ pub(super) const KEYS: &[(&[&str], Shape)] = &[
     (&["storage", "create"], Scalar),
     (&["storage", "min_free"], Scalar),
     (&["storage", "quarantine_max"], Scalar),
+    (&["storage", "scrub_every"], Scalar),
+    (&["storage", "scrub_rate_max"], Scalar),
     (&["cache", "max_size"], Scalar),
     (&["cache", "revalidate_after"], Scalar),
     (&["cache", "refresh_ahead_max"], Scalar),

@@ -65,12 +65,17 @@ pub struct Storage {
     pub create: bool,
     /// Hard bound of all bytes under `path`, pushed ones too. Default `80%` of the file system.
     pub max_size: Limit,
-    /// Free bytes always left on the file system; 0 switches this off. Default `1GiB`.
-    #[serde(rename = "min_free", with = "units::bytes")]
-    pub min_free_bytes: u64,
+    /// What is always left free on the file system; 0 switches this off. Default `1GiB`.
+    pub min_free: Limit,
     /// Damaged bytes kept to be looked at; the oldest go first. Default 1 GiB.
     #[serde(rename = "quarantine_max", with = "units::bytes")]
     pub quarantine_max_bytes: u64,
+    /// How often every stored blob is read through and compared with its digest. Default 30 days.
+    #[serde(with = "units::duration")]
+    pub scrub_every: Duration,
+    /// Bytes read for that per second; 0 switches it off. Default 20 MB.
+    #[serde(rename = "scrub_rate_max", with = "units::bytes")]
+    pub scrub_rate_max_bytes: u64,
 }
 
 impl Default for Storage {
@@ -79,8 +84,10 @@ impl Default for Storage {
             path: PathBuf::from("./data"),
             create: true,
             max_size: Limit::Percent(80),
-            min_free_bytes: 1 << 30,
+            min_free: Limit::Bytes(1 << 30),
             quarantine_max_bytes: 1 << 30,
+            scrub_every: Duration::from_hours(30 * 24),
+            scrub_rate_max_bytes: 20_000_000,
         }
     }
 }

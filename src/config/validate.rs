@@ -81,6 +81,7 @@ impl<'a> Check<'a> {
             (["http", "header_timeout"], http.header_timeout.is_zero()),
             (["http", "read_timeout"], http.read_timeout.is_zero()),
             (["http", "write_timeout"], http.write_timeout.is_zero()),
+            (["storage", "scrub_every"], storage.scrub_every.is_zero()),
             (["storage", "max_size"], storage.max_size == Limit::Bytes(0)),
             (["cache", "max_size"], cache.max_size == Limit::Bytes(0)),
             (["cache", "fills_max"], cache.fills_max == 0),

@@ -164,12 +164,14 @@ impl ApiError {
             CacheError::Offline { .. } | CacheError::Sparing { .. } | CacheError::Stopped => {
                 unavailable(StatusCode::SERVICE_UNAVAILABLE, message).retry_after(None)
             }
+            CacheError::Limits(source) => Self::internal(source, request_id),
             CacheError::Blobs(source) => Self::internal(&**source, request_id),
             CacheError::Metadata(source) => Self::internal(&**source, request_id),
         }
     }
 
-    fn internal(source: &(dyn std::error::Error + 'static), request_id: &str) -> Self {
+    /// A failure of our own, which is told in the log.
+    pub fn internal(source: &(dyn std::error::Error + 'static), request_id: &str) -> Self {
         error!(request_id, error = %Chain(source), "a request failed inside");
         let message = format!("the registry failed inside: its log says more under request {request_id}");
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Internal, message)

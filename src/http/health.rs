@@ -67,9 +67,16 @@ pub async fn ready(State(app): State<AppState>) -> Response {
     let problem = app.readiness.problem(depot).await;
     let status = if problem.is_none() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let sums = depot.room.sums();
+    // Neither keeps it from serving what is sound, but somebody has to look.
+    let lost_blobs = if problem.is_none() { depot.metadata.count_losses().await.unwrap_or_default() } else { 0 };
+    let warning = (lost_blobs > 0).then(|| {
+        format!("{lost_blobs} pushed blobs are lost and have to be pushed again: GET /api/v1/scrub lists them")
+    });
     let body = json!({
         "ready": problem.is_none(),
         "problem": problem,
+        "warning": warning,
+        "lost_blobs": lost_blobs,
         "cached_bytes": sums.of_cache(),
         "store_bytes": sums.of_store(),
         "fills_in_flight": app.registry.fills().len(),
@@ -79,7 +86,11 @@ pub async fn ready(State(app): State<AppState>) -> Response {
 
 /// `/metrics`: in the text format of Prometheus.
 pub async fn metrics(State(app): State<AppState>) -> Response {
-    app.registry.depot().room.report();
+    let depot = app.registry.depot();
+    depot.room.report();
+    if let Ok(lost_blobs) = depot.metadata.count_losses().await {
+        app.metrics.lost_blobs(lost_blobs);
+    }
     app.metrics.log_lines_dropped.absolute(telemetry::lines_dropped());
     text(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", app.metrics.render())
 }

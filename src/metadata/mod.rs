@@ -15,6 +15,7 @@
 //! A crash leaves the last committed transaction; `SQLite` replays its log when the file is opened. Blobs that a crash left in
 //! [`BlobState::Deleting`] are found by [`Metadata::list_deleting`].
 
+mod audit;
 mod blobs;
 mod columns;
 mod contents;
@@ -26,6 +27,7 @@ mod manifests;
 mod references;
 mod referrers;
 mod repositories;
+mod scrub;
 mod tags;
 #[cfg(test)]
 mod tests;
@@ -46,6 +48,7 @@ use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, Connection as _, SqlStr, SqliteConnection};
 
+pub use audit::{Drift, Flaw};
 pub use blobs::{BlobChange, BlobRow, BlobState};
 pub use contents::{Child, Part};
 pub use error::Error;
@@ -54,6 +57,7 @@ pub use lists::ListRow;
 pub use losses::LossRow;
 pub use manifests::{ManifestRow, Missing, NewManifest};
 pub use repositories::RepositoryRow;
+pub use scrub::ScrubRow;
 pub use tags::TagRow;
 pub use totals::Totals;
 pub use uploads::UploadRow;

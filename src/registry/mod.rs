@@ -21,8 +21,8 @@ use std::time::Duration;
 use moka::sync::Cache;
 
 use crate::cache::{
-    Access, Fills, HEADERS_WITHIN, ListLimits, Lists, Manifests, Memory, Mirror, Prefetch, Probe, Proofs, Source,
-    Verifier, Visibility,
+    Access, Fills, HEADERS_WITHIN, ListLimits, Lists, Manifests, Memory, Mirror, Prefetch, Probe, Proofs, Scrub,
+    ScrubOptions, Source, Verifier, Visibility,
 };
 use crate::oci::{Digest, Host, RepositoryName};
 
@@ -37,7 +37,8 @@ pub use uploads::{Chunk, Mounted};
 
 pub use crate::blobs::{BlobPin, BlobReader, Growth, Progress, Standing};
 pub use crate::cache::{
-    Bypass, Depot, Error as CacheError, FillView, Outcome, PulledManifest, Staleness, StoredManifest, Verified,
+    Bypass, Depot, Error as CacheError, FillView, Outcome, PulledManifest, ScrubView, Staleness, StoredManifest,
+    Verified,
 };
 pub use crate::upstream::{Credentials, Error as UpstreamError};
 
@@ -65,6 +66,8 @@ pub struct Options {
     pub manifest_max_bytes: u64,
     /// Upload sessions at a time.
     pub sessions_max: usize,
+    /// When and how fast stored blobs are checked.
+    pub scrub: ScrubOptions,
     /// The bounds of what is kept of upstreams' lists.
     pub lists: ListLimits,
 }
@@ -82,6 +85,7 @@ pub struct Registry {
     lists: Arc<Lists>,
     memory: Arc<Memory>,
     verifier: Arc<Verifier>,
+    scrub: Scrub,
     proofs: Proofs,
     access: Arc<Access>,
     uploads: Uploads,
@@ -174,6 +178,7 @@ impl Registry {
             prefetch: Prefetch::new(Arc::clone(&fills)),
             fills,
             lists: Lists::new(Arc::clone(&depot), options.lists),
+            scrub: Scrub::new(Arc::clone(&depot), Arc::clone(&verifier), options.scrub),
             manifests: Manifests::new(depot, Arc::clone(&memory), Arc::clone(&verifier)),
             memory,
             verifier,
@@ -222,6 +227,11 @@ impl Registry {
     /// What looks whether stored blobs are what their names say.
     pub fn verifier(&self) -> &Arc<Verifier> {
         &self.verifier
+    }
+
+    /// The check of all of them.
+    pub fn scrub(&self) -> &Scrub {
+        &self.scrub
     }
 
     fn route(&self, target: &Target) -> Result<routing::Route, Error> {

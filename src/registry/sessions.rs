@@ -87,6 +87,10 @@ impl Session {
     ) -> Result<(), cache::Error> {
         let missing_bytes = blocks_for(length_bytes).saturating_sub(self.reservation().bytes());
         if missing_bytes > 0 {
+            if step_bytes > 0 {
+                // What came before the last step is written by now: less than that is on its way.
+                self.reservation().on_disk(length_bytes.saturating_sub(step_bytes));
+            }
             let more = room.reserve(Class::Pushed, missing_bytes.max(step_bytes)).await?;
             self.reservation().absorb(more);
         }

@@ -260,6 +260,11 @@ impl Registry {
         let end_bytes = expected_bytes.map(|expected| offset_bytes.saturating_add(expected));
         let no_room = |error| Error::cache(&session.row.repo)(error);
         session.promise(room, end_bytes.unwrap_or(offset_bytes), 0).await.map_err(no_room)?;
+        if let Some(end_bytes) = end_bytes
+            && staging.preallocate(end_bytes).await?
+        {
+            session.reservation().on_disk(u64::MAX);
+        }
 
         let mut writer = BlobWriter::resume(staging, session.resume(), lease);
         let incoming = Incoming { body: pin!(chunk.body), position: offset_bytes, end_bytes, session, room };

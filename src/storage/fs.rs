@@ -8,10 +8,13 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, FlockOperation};
 
-use super::Error;
+use super::{Error, FileSize};
 
 /// Size of a block of `st_blocks`, whatever the file system's own block size is (stat(2)).
 const STAT_BLOCK_BYTES: u64 = 512;
+
+/// Blocks beyond a file's end that are not worth giving back: less than file systems add by themselves.
+const SPARE_BYTES: u64 = 64 << 10;
 
 /// What `statvfs` says of the file system under the store, in bytes.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +32,12 @@ pub fn allocated_bytes(file: &File, path: &Path) -> Result<u64, Error> {
 
 pub(super) fn path_allocated_bytes(path: &Path) -> Option<u64> {
     std::fs::metadata(path).ok().map(|metadata| metadata.blocks() * STAT_BLOCK_BYTES)
+}
+
+/// Length and disk space of a file; `None` if it is gone.
+pub(super) fn path_size(path: &Path) -> Option<FileSize> {
+    let metadata = std::fs::metadata(path).ok()?;
+    Some(FileSize { length_bytes: metadata.len(), stored_bytes: metadata.blocks() * STAT_BLOCK_BYTES })
 }
 
 /// Which file a name means, by device and inode; `None` if there is none.
@@ -124,14 +133,24 @@ pub(super) fn shorten(file: &File, path: &Path, length_bytes: u64) -> Result<(),
     Ok(())
 }
 
-pub(super) fn preallocate(file: &File, path: &Path, length_bytes: u64) -> Result<(), Error> {
+pub(super) fn preallocate(file: &File, path: &Path, length_bytes: u64) -> Result<bool, Error> {
     if length_bytes == 0 {
-        return Ok(());
+        return Ok(true);
     }
     match rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, 0, length_bytes) {
-        Ok(()) | Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(false),
         Err(errno) => Err(Error::io("taking space for", path)(errno.into())),
     }
+}
+
+/// Gives back the blocks beyond a file's end.
+pub(super) fn trim(file: &File, path: &Path) -> Result<(), Error> {
+    let metadata = file.metadata().map_err(Error::io("reading the size of", path))?;
+    if metadata.blocks() * STAT_BLOCK_BYTES >= metadata.len().saturating_add(SPARE_BYTES) {
+        file.set_len(metadata.len()).map_err(Error::io("trimming", path))?;
+    }
+    Ok(())
 }
 
 pub(super) fn file_system(path: &Path) -> Result<FileSystemSize, Error> {

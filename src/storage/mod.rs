@@ -7,6 +7,7 @@ mod front;
 mod fs;
 mod inspection;
 mod keys;
+mod listing;
 mod marker;
 mod quarantine;
 
@@ -19,6 +20,7 @@ use crate::oci::{Digest, UploadId};
 pub use front::FrontRecord;
 pub use fs::{FileSystemSize, allocated_bytes};
 pub use inspection::Inspection;
+pub use listing::{BlobFiles, FileSize, StagedFiles};
 pub use quarantine::Quarantined;
 
 /// Why the store could not do something. Every variant names the path.
@@ -207,9 +209,14 @@ impl Store {
     }
 
     /// Takes disk blocks for `length_bytes` without changing the file's length, so that a later write cannot run out of
-    /// space. File systems that cannot do this are left to fail at the write.
-    pub fn preallocate(&self, file: &File, path: &Path, length_bytes: u64) -> Result<(), Error> {
+    /// space. False if the file system cannot do this: it is left to fail at the write.
+    pub fn preallocate(&self, file: &File, path: &Path, length_bytes: u64) -> Result<bool, Error> {
         fs::preallocate(file, path, length_bytes)
+    }
+
+    /// Gives back the blocks that were taken for a file and lie beyond its end.
+    pub fn trim(&self, file: &File, path: &Path) -> Result<(), Error> {
+        fs::trim(file, path)
     }
 
     /// Removes a file; that it is gone already is fine.

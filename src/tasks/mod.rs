@@ -1,5 +1,8 @@
 //! What runs beside the requests: each job as a function that does it once, and the loop that repeats them all.
 
+pub mod check;
+pub mod scrub;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +16,7 @@ use crate::report::Chain;
 const FLUSH_EVERY: Duration = Duration::from_secs(30);
 /// Reads noted beyond which they are written at once.
 const TOUCHES_MAX: usize = 50_000;
-/// How often the count of noted reads is looked at.
+/// How often the bounds and the count of noted reads are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often idle upload sessions are looked for.
 const EXPIRE_EVERY: Duration = Duration::from_mins(1);
@@ -22,6 +25,9 @@ const EXPIRE_EVERY: Duration = Duration::from_mins(1);
 pub async fn run(registry: Arc<Registry>, sessions_expire_after: Duration, shutdown: CancellationToken) {
     let (mut since_flush, mut since_expiry) = (Duration::ZERO, Duration::ZERO);
     while shutdown.run_until_cancelled(tokio::time::sleep(LOOK_EVERY)).await.is_some() {
+        if let Err(error) = registry.depot().room.keep_bounds().await {
+            warn!(error = %Chain(&error), "making room within the bounds failed and will be tried again");
+        }
         since_flush += LOOK_EVERY;
         since_expiry += LOOK_EVERY;
         if since_flush >= FLUSH_EVERY || registry.depot().room.n_touches() > TOUCHES_MAX {

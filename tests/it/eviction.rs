@@ -234,16 +234,17 @@ async fn pushed_blobs_are_never_evicted() {
 async fn a_push_takes_room_from_the_cache_when_the_store_is_full() {
     let fake = FakeUpstream::start().await;
     let blobs = push_blobs(&fake, 8);
-    let registry = over(&fake).cache_max(64 << 20).storage_max(3 << 20).start().await;
+    // Room for some two dozen blobs, the index and its log.
+    let registry = over(&fake).cache_max(8 << 20).storage_max(8 << 20).start().await;
     for blob in &blobs {
         pull(&registry, blob).await;
     }
-    for seed in 100..106 {
+    for seed in 100..116 {
         registry.push_blob("our/app", content(BLOB, seed)).await;
         assert_bound(&registry);
     }
     // A store full of pushed content passes mirrored content through.
-    let mut seed = 106;
+    let mut seed = 116;
     loop {
         let call = crate::support::client::Call::new(
             "POST",

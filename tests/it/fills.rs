@@ -53,7 +53,8 @@ async fn a_commit_that_outlasts_the_time_limit_of_its_fill_is_counted_all_the_sa
     let index = format!("sqlite://{}", registry.store().join("index.sqlite").display());
     let mut writer = sqlx::SqliteConnection::connect(&index).await.unwrap();
     writer.execute("BEGIN IMMEDIATE").await.unwrap();
-    let reading = registry.get(&blob_path(REPOSITORY, &digest));
+    let path = blob_path(REPOSITORY, &digest);
+    let reading = registry.get(&path);
     let held = async {
         let hex = digest.hex();
         let named = registry.store().join("blobs/sha256").join(&hex[..2]).join(&hex);
@@ -65,6 +66,6 @@ async fn a_commit_that_outlasts_the_time_limit_of_its_fill_is_counted_all_the_sa
     let (answer, ()) = tokio::join!(reading, held);
     assert!(answer.looks_complete());
     registry.fills_end().await;
-    assert_eq!(registry.get(&blob_path(REPOSITORY, &digest)).await.cache(), "hit");
+    assert_eq!(registry.get(&path).await.cache(), "hit");
     registry.finish().await;
 }

@@ -1,8 +1,6 @@
 //! Damaged bytes: found out, set aside, fetched again where that can be done and reported where it cannot.
 
-use std::fs::{self, File};
-use std::os::unix::fs::FileExt as _;
-use std::path::PathBuf;
+use std::fs;
 
 use bytes::Bytes;
 use entrepot::oci::Digest;
@@ -10,48 +8,12 @@ use entrepot::registry::Verified;
 
 use crate::support::client::Call;
 use crate::support::content;
+use crate::support::harm::{HARMS, Harm, file_of, harm};
 use crate::support::push::{IMAGE, assert_refused, digest_of, push_image};
 use crate::support::registry::{TestRegistry, blob_path, manifest_path};
 use crate::support::upstream::FakeUpstream;
 
 const REPOSITORY: &str = "team/app";
-
-/// What a disk, a controller or somebody's hand does to a file.
-#[derive(Clone, Copy, Debug)]
-enum Harm {
-    Flip,
-    Cut,
-    Grow,
-    Remove,
-    Swap,
-}
-
-const HARMS: [Harm; 5] = [Harm::Flip, Harm::Cut, Harm::Grow, Harm::Remove, Harm::Swap];
-
-fn file_of(registry: &TestRegistry, digest: &Digest) -> PathBuf {
-    registry.registry().depot().blobs.store().blob_path(digest)
-}
-
-fn harm(registry: &TestRegistry, digest: &Digest, harm: Harm) {
-    let path = file_of(registry, digest);
-    let file = File::options().read(true).write(true).open(&path).unwrap();
-    let length = file.metadata().unwrap().len();
-    match harm {
-        Harm::Flip => {
-            let mut byte = [0];
-            file.read_exact_at(&mut byte, length / 2).unwrap();
-            file.write_all_at(&[byte[0] ^ 4], length / 2).unwrap();
-        }
-        Harm::Cut => file.set_len(length - 1).unwrap(),
-        Harm::Grow => file.write_all_at(b"x", length).unwrap(),
-        Harm::Remove => fs::remove_file(&path).unwrap(),
-        Harm::Swap => {
-            let other = path.with_extension("other");
-            fs::write(&other, vec![b' '; usize::try_from(length).unwrap()]).unwrap();
-            fs::rename(other, &path).unwrap();
-        }
-    }
-}
 
 async fn verify(registry: &TestRegistry, digest: &Digest) -> Verified {
     registry.registry().verifier().verify_now(*digest).await.unwrap()
@@ -229,5 +191,25 @@ async fn the_quarantine_keeps_the_newest_within_its_limit_and_all_that_is_lost()
     registry.advance(std::time::Duration::from_secs(1));
     verify(&registry, &digest).await;
     assert_eq!(n_quarantined(&registry), 2);
+    registry.finish().await;
+}
+
+#[tokio::test]
+async fn a_reader_that_asks_again_with_no_cache_has_the_blob_looked_after() {
+    let fake = FakeUpstream::start().await;
+    let bytes = content(300_000, 1);
+    let digest = fake.push_blob(REPOSITORY, bytes.clone());
+    let registry = TestRegistry::over(&fake).await;
+    let path = blob_path(REPOSITORY, &digest);
+    registry.get(&path).await;
+    registry.fills_end().await;
+    harm(&registry, &digest, Harm::Flip);
+    assert_ne!(registry.get(&path).await.body, bytes, "a hit is not digested again");
+    let doubting = Call::get(&path).header("cache-control", "no-cache");
+    let again = registry.send(doubting.clone()).await;
+    assert_eq!((again.cache(), again.body == bytes), ("miss", true));
+    registry.fills_end().await;
+    let sound = registry.send(doubting).await;
+    assert_eq!((sound.cache(), sound.body == bytes, fake.requests().blobs_got(&digest)), ("hit", true, 2));
     registry.finish().await;
 }

@@ -3,8 +3,10 @@
 
 mod admin; // what operators see of the inside, and who may
 mod artifacts; // what is kept beside images
+mod bounds;
 mod chain; // one registry over another
 mod config_cli; // the command line and its configuration
+mod consistency; // what a check of a store finds
 mod crash; // the real binary killed and stopped at every moment
 mod deletes; // tags, manifests and blobs taken away
 mod errors; // malformed requests: the error of the specification, nothing stored
@@ -32,6 +34,7 @@ mod pull_warm; // what is here already
 mod push; // whole pushes as each client sends them
 mod referrers; // what is attached to a manifest
 mod referrers_mirrored; // the same of an upstream's
+mod scrub; // every stored blob compared with its digest, again and again
 mod setup; // what clients are told to paste
 mod sources; // several places for one upstream, and what each may be told
 mod support;

@@ -4,6 +4,7 @@ mod door;
 mod fills;
 mod moment;
 mod route;
+mod scrub;
 pub mod warm;
 pub mod why;
 
@@ -43,6 +44,9 @@ async fn dispatch(app: &AppState, action: &Action, request: Request, id: Request
     app.admin.admit(&asked)?;
     match action {
         Action::ListFills => Ok(fills::list(&app.registry)),
+        Action::ShowScrub => {
+            scrub::show(&app.registry).await.map_err(|error| ApiError::internal(&error, &id.to_string()))
+        }
         Action::Explain => why::explain(&app.registry, &asked, id).await,
         Action::Warm => warm::begin(&app.registry, &asked, patience::patient(body, app.read_timeout), id).await,
     }

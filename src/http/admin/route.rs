@@ -2,11 +2,16 @@
 
 use http::Method;
 
+/// The methods of what only tells.
+const READ: &str = "GET, HEAD";
+
 /// What a request to `/api/v1/` wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// The blobs being fetched now.
     ListFills,
+    /// How far the check of the stored blobs is, and what is lost.
+    ShowScrub,
     /// Why a reference is answered as it is.
     Explain,
     /// Bring a reference into the cache.
@@ -17,7 +22,10 @@ pub enum Action {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unroutable {
     /// No endpoint has this path.
-    #[error("there is no such endpoint under /api/: there are /api/v1/fills, /api/v1/why?ref=REF and /api/v1/warm")]
+    #[error(
+        "there is no such endpoint under /api/: there are /api/v1/fills, /api/v1/scrub, /api/v1/why?ref=REF and \
+         /api/v1/warm"
+    )]
     Path,
     /// The endpoint does not know this method.
     #[error("this endpoint takes {allow}")]
@@ -32,6 +40,7 @@ impl Action {
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::ListFills => "list_fills",
+            Self::ShowScrub => "show_scrub",
             Self::Explain => "explain",
             Self::Warm => "warm",
         }
@@ -40,17 +49,17 @@ impl Action {
 
 /// The action of a request. `path` is the path as it came.
 pub fn route(method: &Method, path: &str) -> Result<Action, Unroutable> {
-    let action = match path {
-        "/api/v1/fills" => Action::ListFills,
-        "/api/v1/why" => Action::Explain,
-        "/api/v1/warm" => Action::Warm,
+    let (action, allow) = match path {
+        "/api/v1/fills" => (Action::ListFills, READ),
+        "/api/v1/scrub" => (Action::ShowScrub, READ),
+        "/api/v1/why" => (Action::Explain, READ),
+        "/api/v1/warm" => (Action::Warm, "POST"),
         _ => return Err(Unroutable::Path),
     };
-    match (*method).as_str() {
-        "POST" if action == Action::Warm => Ok(action),
-        _ if action == Action::Warm => Err(Unroutable::Method { allow: "POST" }),
-        "GET" | "HEAD" => Ok(action),
-        _ => Err(Unroutable::Method { allow: "GET, HEAD" }),
+    if allow.split(", ").any(|allowed| allowed == method.as_str()) {
+        Ok(action)
+    } else {
+        Err(Unroutable::Method { allow })
     }
 }
 
@@ -64,6 +73,7 @@ mod tests {
             (Method::GET, "/api/v1/fills", Ok(Action::ListFills)),
             (Method::HEAD, "/api/v1/fills", Ok(Action::ListFills)),
             (Method::POST, "/api/v1/fills", Err(Unroutable::Method { allow: "GET, HEAD" })),
+            (Method::GET, "/api/v1/scrub", Ok(Action::ShowScrub)),
             (Method::GET, "/api/v1/why", Ok(Action::Explain)),
             (Method::POST, "/api/v1/warm", Ok(Action::Warm)),
             (Method::GET, "/api/v1/warm", Err(Unroutable::Method { allow: "POST" })),

@@ -1,7 +1,9 @@
 //! What the tests of behaviour share.
 
 pub mod client;
+pub mod consistency;
 pub mod front;
+pub mod harm;
 pub mod process;
 pub mod push;
 pub mod raw;

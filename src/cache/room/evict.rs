@@ -1,0 +1,126 @@
+//! Eviction and every other removal: what makes room, in three durable steps.
+//!
+//! The row says `deleting` (invisible from then on), the bytes go, the row says `absent`. A crash in between leaves a
+//! `deleting` row, which start-up finishes.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
+use tracing::{info, warn};
+
+use super::Room;
+use super::naming::Naming;
+use crate::cache::Error;
+use crate::cache::space::Candidate;
+use crate::metadata::BlobRow;
+use crate::report::Chain;
+
+/// Cached blobs looked at per round of eviction.
+const CANDIDATES_MAX: usize = 256;
+
+impl Room {
+    /// Can so much be freed? What is held open counts as cached but does not go, and nothing is to go in vain.
+    pub(super) async fn is_evictable(&self, bytes: u64) -> Result<bool, Error> {
+        let mut evictable_bytes = self.ledger().sums().partial;
+        let mut after = None;
+        while evictable_bytes < bytes {
+            let rows = self.metadata.oldest_cached(CANDIDATES_MAX, after).await?;
+            let Some(last) = rows.last() else { return Ok(false) };
+            after = Some((last.accessed_ms, last.digest));
+            let ledger = self.ledger();
+            let free = rows.iter().filter(|row| !ledger.is_pinned(&row.digest));
+            evictable_bytes += free.map(|row| row.stored_bytes).sum::<u64>();
+        }
+        Ok(true)
+    }
+
+    /// Frees at least `bytes` if it can; returns how many it freed.
+    pub(super) async fn evict(&self, bytes: u64) -> Result<u64, Error> {
+        let mut freed_bytes = self.evict_partial(bytes).await?;
+        let mut after = None;
+        while freed_bytes < bytes {
+            let rows = self.metadata.oldest_cached(CANDIDATES_MAX, after).await?;
+            let Some(last) = rows.last() else { break };
+            after = Some((last.accessed_ms, last.digest));
+            freed_bytes += self.evict_among(&rows, bytes - freed_bytes).await?;
+        }
+        Ok(freed_bytes)
+    }
+
+    /// Fills that nobody continues go first: nobody can read them.
+    async fn evict_partial(&self, bytes: u64) -> Result<u64, Error> {
+        let mut freed_bytes = 0;
+        while freed_bytes < bytes {
+            let Some(digest) = self.ledger().any_partial() else { break };
+            let _named = self.naming(&digest).await;
+            // A fill may have adopted it while we waited for its name.
+            if !self.ledger().has_partial(&digest) {
+                continue;
+            }
+            self.blobs.remove_fill(digest).await?;
+            freed_bytes += self.ledger().take_partial(&digest);
+        }
+        Ok(freed_bytes)
+    }
+
+    async fn evict_among(&self, rows: &[BlobRow], bytes: u64) -> Result<u64, Error> {
+        let candidates: Vec<Candidate> = rows
+            .iter()
+            .map(|row| Candidate { digest: row.digest, stored_bytes: row.stored_bytes, accessed_ms: row.accessed_ms })
+            .collect();
+        let mut victims = self.ledger().victims(&candidates, bytes);
+        // Never waits for a lock while holding others; a blob that is being named right now is no victim anyway.
+        let mut held = BTreeMap::new();
+        victims.retain(|digest| {
+            let slot = Naming::slot(digest);
+            if let Entry::Vacant(vacant) = held.entry(slot)
+                && let Some(guard) = self.naming.try_lock_slot(slot)
+            {
+                vacant.insert(guard);
+            }
+            held.contains_key(&slot)
+        });
+        let marked = self.metadata.mark_deleting(&victims).await?;
+        let mut freed_bytes = 0;
+        for row in marked {
+            match self.remove(&row).await {
+                Ok(freed) => freed_bytes += freed,
+                // Its row says `deleting` and its bytes still count; the next start tries again.
+                Err(error) => warn!(digest = %row.digest, error = %Chain(&error), "removing an evicted blob failed"),
+            }
+        }
+        Ok(freed_bytes)
+    }
+
+    /// The second and third step for one victim whose row says `deleting`.
+    async fn remove(&self, row: &BlobRow) -> Result<u64, Error> {
+        let reopened = {
+            let mut ledger = self.ledger();
+            ledger.begin_delete(row.stored_bytes);
+            ledger.is_pinned(&row.digest)
+        };
+        if reopened {
+            // Somebody found the row before it was marked and may be about to open the file.
+            self.metadata.unmark_deleting(&row.digest).await?;
+            self.ledger().cancel_delete(row.stored_bytes);
+            return Ok(0);
+        }
+        self.blobs.remove(row.digest).await?;
+        self.metadata.mark_absent(&[row.digest]).await?;
+        self.ledger().finish_delete(row.stored_bytes);
+        self.metrics.evicted_blobs.increment(1);
+        self.metrics.evicted_bytes.increment(row.stored_bytes);
+        info!(digest = %row.digest, stored_bytes = row.stored_bytes, "evicted");
+        Ok(row.stored_bytes)
+    }
+
+    /// What a crash left between the steps of a removal.
+    pub(super) async fn finish_deletes(&self) -> Result<(), Error> {
+        for row in self.metadata.list_deleting().await? {
+            self.blobs.remove(row.digest).await?;
+            self.metadata.mark_absent(&[row.digest]).await?;
+            self.ledger().finish_delete(row.stored_bytes);
+        }
+        Ok(())
+    }
+}
