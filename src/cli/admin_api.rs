@@ -4,9 +4,12 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use reqwest::{Client, RequestBuilder, Response};
+use futures::{Stream, TryStreamExt as _, stream};
+use reqwest::{Client, ClientBuilder, RequestBuilder, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::io::AsyncBufReadExt as _;
+use tokio_util::io::StreamReader;
 use url::Url;
 
 use super::instance_url::InstanceUrl;
@@ -54,7 +57,19 @@ pub enum Failure {
         /// What it says.
         message: String,
     },
+    /// Its answer broke off.
+    #[error("the answer of {server} broke off")]
+    Broken {
+        /// Where.
+        server: String,
+        /// What the connection says.
+        source: std::io::Error,
+    },
 }
+
+/// Longest silence of an answer that comes line by line: the server says every second how far it has come, but for the
+/// time that an upstream takes to answer.
+const SILENCE_MAX: Duration = Duration::from_mins(2);
 
 /// Asks for a document of the API.
 pub async fn get<T: DeserializeOwned>(
@@ -62,10 +77,11 @@ pub async fn get<T: DeserializeOwned>(
     path: &str,
     parameters: &[(&str, &str)],
 ) -> Result<T, Failure> {
-    let mut url: Url = server.as_url().clone();
-    url.set_path(path);
-    url.query_pairs_mut().extend_pairs(parameters);
-    read(server, send(server, |client| client.get(url)).await?).await
+    let response = ask(server, client(server)?.timeout(ANSWER_TIMEOUT), path, |client, mut url| {
+        url.query_pairs_mut().extend_pairs(parameters);
+        client.get(url)
+    });
+    read(server, response.await?).await
 }
 
 /// Gives the API a document, and reads the one that comes back.
@@ -74,50 +90,71 @@ pub async fn post<T: DeserializeOwned>(
     path: &str,
     document: &impl Serialize,
 ) -> Result<T, Failure> {
-    let mut url: Url = server.as_url().clone();
-    url.set_path(path);
-    read(server, send(server, |client| client.post(url).json(document)).await?).await
+    let client = client(server)?.timeout(ANSWER_TIMEOUT);
+    read(server, ask(server, client, path, |client, url| client.post(url).json(document)).await?).await
 }
 
 /// Has the API delete something.
 pub async fn delete(server: &InstanceUrl, path: &str) -> Result<(), Failure> {
-    let mut url: Url = server.as_url().clone();
-    url.set_path(path);
-    send(server, |client| client.delete(url)).await.map(drop)
+    let client = client(server)?.timeout(ANSWER_TIMEOUT);
+    ask(server, client, path, |client, url| client.delete(url)).await.map(drop)
+}
+
+/// Posts a document, and reads the answer line by line as it comes.
+pub async fn post_for_lines<T: DeserializeOwned, B: Serialize>(
+    server: &InstanceUrl,
+    path: &str,
+    body: &B,
+) -> Result<impl Stream<Item = Result<T, Failure>> + use<T, B>, Failure> {
+    let client = client(server)?.read_timeout(SILENCE_MAX);
+    let response = ask(server, client, path, |client, url| client.post(url).json(body)).await?;
+    let bytes = response.bytes_stream().map_err(|source| io::Error::other(source.without_url()));
+    let (lines, server) = (StreamReader::new(bytes).lines(), server.clone());
+    Ok(stream::try_unfold((lines, server), |(mut lines, server)| async move {
+        let broken = |source| Failure::Broken { server: server.to_string(), source };
+        let Some(line) = lines.next_line().await.map_err(broken)? else { return Ok(None) };
+        let value = serde_json::from_str(&line).map_err(|error| broken(io::Error::other(error)))?;
+        Ok(Some((value, (lines, server))))
+    }))
+}
+
+/// A proxy would not find this machine's own loopback, and is never let in.
+fn client(server: &InstanceUrl) -> Result<ClientBuilder, Failure> {
+    let client = Client::builder().connect_timeout(CONNECT_TIMEOUT).no_proxy();
+    let Some(file) = server.certificate() else { return Ok(client) };
+    let trusted = pinned::trust(file).map_err(|source| Failure::Certificate { path: file.to_owned(), source })?;
+    Ok(client.tls_backend_preconfigured(trusted))
 }
 
 async fn read<T: DeserializeOwned>(server: &InstanceUrl, response: Response) -> Result<T, Failure> {
-    let unreadable =
-        |source: reqwest::Error| Failure::Answer { server: server.to_string(), source: source.without_url() };
-    response.json().await.map_err(unreadable)
+    response.json().await.map_err(|source| unreadable(server, source))
+}
+
+fn unreadable(server: &InstanceUrl, source: reqwest::Error) -> Failure {
+    Failure::Answer { server: server.to_string(), source: source.without_url() }
 }
 
 /// The answer to a request, if it is one that says yes.
-async fn send(server: &InstanceUrl, request: impl FnOnce(&Client) -> RequestBuilder) -> Result<Response, Failure> {
-    let named = || server.to_string();
-    let no_server = |source: reqwest::Error| Failure::NoServer { server: named(), source: source.without_url() };
-    let client = Client::builder().connect_timeout(CONNECT_TIMEOUT).timeout(ANSWER_TIMEOUT);
-    // A proxy would not find this machine's own loopback, and is never let in.
-    let client = client.no_proxy();
-    let client = match server.certificate() {
-        Some(file) => client.tls_backend_preconfigured(
-            pinned::trust(file).map_err(|source| Failure::Certificate { path: file.to_owned(), source })?,
-        ),
-        None => client,
-    };
-    let client = client.build().map_err(no_server)?;
-    let response = request(&client).send().await.map_err(|source| {
-        if source.is_connect() {
-            return no_server(source);
-        }
-        Failure::Answer { server: named(), source: source.without_url() }
-    })?;
+async fn ask(
+    server: &InstanceUrl,
+    client: ClientBuilder,
+    path: &str,
+    request: impl FnOnce(Client, Url) -> RequestBuilder,
+) -> Result<Response, Failure> {
+    let no_server =
+        |source: reqwest::Error| Failure::NoServer { server: server.to_string(), source: source.without_url() };
+    let mut url: Url = server.as_url().clone();
+    url.set_path(path);
+    let request = request(client.build().map_err(no_server)?, url);
+    let response = request
+        .send()
+        .await
+        .map_err(|source| if source.is_connect() { no_server(source) } else { unreadable(server, source) })?;
     let status = response.status();
-    let unreadable = |source: reqwest::Error| Failure::Answer { server: named(), source: source.without_url() };
     if status.is_success() {
         return Ok(response);
     }
-    let body: serde_json::Value = response.json().await.map_err(unreadable)?;
+    let body: serde_json::Value = response.json().await.map_err(|source| unreadable(server, source))?;
     let message = body["errors"][0]["message"].as_str().unwrap_or("it does not say why").to_owned();
-    Err(Failure::Refused { server: named(), status: status.as_u16(), message })
+    Err(Failure::Refused { server: server.to_string(), status: status.as_u16(), message })
 }

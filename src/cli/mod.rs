@@ -16,8 +16,10 @@ mod robot;
 pub mod scrub;
 pub mod serve;
 pub mod setup;
+mod sizes;
 mod unserved;
 mod upstreams;
+pub mod warm;
 pub mod why;
 
 use std::process::ExitCode;
@@ -82,6 +84,13 @@ enum Command {
         #[command(flatten)]
         flags: ServeFlags,
     },
+    /// Have a running server bring references into its cache, before they are pulled.
+    Warm {
+        #[command(flatten)]
+        arguments: warm::Arguments,
+        #[command(flatten)]
+        flags: ServeFlags,
+    },
     /// Say what to paste where, so that a client pulls through this instance.
     Setup {
         #[command(flatten)]
@@ -134,6 +143,9 @@ pub fn main() -> ExitCode {
         }
         Command::Export { arguments, flags } => with_config(&flags, |loaded| export::run(&loaded.config, &arguments)),
         Command::Import { arguments, flags } => with_config(&flags, |loaded| import::run(&loaded.config, &arguments)),
+        Command::Warm { arguments, flags } => with_config(&flags, |loaded| {
+            warm::run(&loaded.config, &arguments, &mut std::io::stdout().lock(), &mut std::io::stderr().lock())
+        }),
         Command::Setup { arguments, flags } => with_config(&flags, |loaded| {
             setup::run(&loaded.config, &arguments, &mut std::io::stdout().lock(), &mut std::io::stderr().lock())?;
             Ok(())

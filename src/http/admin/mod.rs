@@ -7,6 +7,7 @@ mod moment;
 pub mod robots;
 mod route;
 mod scrub;
+pub mod warm;
 pub mod why;
 
 use axum::extract::{Request, State};
@@ -60,6 +61,7 @@ async fn dispatch(app: &AppState, action: &Action, request: Request, id: Request
             scrub::show(&app.registry).await.map_err(|error| ApiError::internal(&error, &id.to_string()))
         }
         Action::Explain => why::explain(&app.registry, &asked, id).await,
+        Action::Warm => warm::begin(&app.registry, &asked, patience::patient(body, app.read_timeout), id).await,
     }
 }
 
