@@ -53,15 +53,14 @@ async fn dispatch(app: &AppState, action: &Action, request: Request, id: Request
         Action::ListFills => Ok(fills::list(&app.registry)),
         Action::ListRobots => Ok(robots::list(app.authority.robots())),
         Action::CreateRobot => {
-            let (body, now_ms) = (patience::patient(body, app.read_timeout), app.registry.depot().clock.now_ms());
-            robots::create(app.authority.robots(), body, now_ms, id).await
+            robots::create(app.authority.robots(), body, app.registry.depot().clock.now_ms(), id).await
         }
         Action::RevokeRobot { name } => robots::revoke(app.authority.robots(), name, id).await,
         Action::ShowScrub => {
             scrub::show(&app.registry).await.map_err(|error| ApiError::internal(&error, &id.to_string()))
         }
         Action::Explain => why::explain(&app.registry, &asked, id).await,
-        Action::Warm => warm::begin(&app.registry, &asked, patience::patient(body, app.read_timeout), id).await,
+        Action::Warm => warm::begin(&app.registry, &asked, body, id).await,
     }
 }
 
