@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use http::Method;
 use reqwest::Client;
 use serde::de::DeserializeOwned;
 use url::Url;
@@ -50,6 +51,16 @@ pub async fn get<T: DeserializeOwned>(
     path: &str,
     parameters: &[(&str, &str)],
 ) -> Result<T, Failure> {
+    send(server, Method::GET, path, parameters).await
+}
+
+/// Has the API do something, and returns the document that says what came of it.
+pub async fn send<T: DeserializeOwned>(
+    server: &InstanceUrl,
+    method: Method,
+    path: &str,
+    parameters: &[(&str, &str)],
+) -> Result<T, Failure> {
     let named = || server.to_string();
     let no_server = |source: reqwest::Error| Failure::NoServer { server: named(), source: source.without_url() };
     let mut url: Url = server.as_url().clone();
@@ -58,7 +69,7 @@ pub async fn get<T: DeserializeOwned>(
     let client = Client::builder().connect_timeout(CONNECT_TIMEOUT).timeout(ANSWER_TIMEOUT);
     // A proxy would not find this machine's own loopback, and is never let in.
     let client = client.no_proxy().build().map_err(no_server)?;
-    let response = client.get(url).send().await.map_err(|source| {
+    let response = client.request(method, url).send().await.map_err(|source| {
         if source.is_connect() {
             return no_server(source);
         }

@@ -3,8 +3,14 @@
 mod admin_api;
 pub mod check_config;
 pub mod instance_url;
+pub mod ls;
+pub mod pin;
+pub mod retention;
+pub mod rm;
 pub mod serve;
 pub mod setup;
+mod steer;
+mod table;
 mod upstreams;
 pub mod why;
 
@@ -42,6 +48,34 @@ enum Command {
         #[command(flatten)]
         flags: ServeFlags,
     },
+    /// List what is kept here: repositories, or the tags of those that a pattern matches.
+    Ls {
+        #[command(flatten)]
+        arguments: ls::Arguments,
+        #[command(flatten)]
+        flags: ServeFlags,
+    },
+    /// Keep something from eviction, or list what is kept so.
+    Pin {
+        #[command(flatten)]
+        arguments: pin::Arguments,
+        #[command(flatten)]
+        flags: ServeFlags,
+    },
+    /// Remove a tag, a manifest or a repository.
+    Rm {
+        #[command(flatten)]
+        arguments: rm::Arguments,
+        #[command(flatten)]
+        flags: ServeFlags,
+    },
+    /// Delete pushed content that the rules of retention do not keep, or say what that would be.
+    Retention {
+        #[command(flatten)]
+        arguments: retention::Arguments,
+        #[command(flatten)]
+        flags: ServeFlags,
+    },
     /// Say what to paste where, so that a client pulls through this instance.
     Setup {
         #[command(flatten)]
@@ -68,6 +102,18 @@ pub fn main() -> ExitCode {
         }),
         Command::Why { arguments, flags } => {
             with_config(&flags, |loaded| why::run(&loaded.config, &arguments, &mut std::io::stdout().lock()))
+        }
+        Command::Ls { arguments, flags } => {
+            with_config(&flags, |loaded| ls::run(&loaded.config, &arguments, &mut std::io::stdout().lock()))
+        }
+        Command::Pin { arguments, flags } => {
+            with_config(&flags, |loaded| pin::run(&loaded.config, &arguments, &mut std::io::stdout().lock()))
+        }
+        Command::Rm { arguments, flags } => {
+            with_config(&flags, |loaded| rm::run(&loaded.config, &arguments, &mut std::io::stdout().lock()))
+        }
+        Command::Retention { arguments, flags } => {
+            with_config(&flags, |loaded| retention::run(&loaded.config, &arguments, &mut std::io::stdout().lock()))
         }
         Command::Setup { arguments, flags } => with_config(&flags, |loaded| {
             setup::run(&loaded.config, &arguments, &mut std::io::stdout().lock(), &mut std::io::stderr().lock())?;

@@ -25,8 +25,10 @@ use crate::http::{AppOptions, AppState, admin, router};
 use crate::metadata::{self, Metadata};
 use crate::metrics::Metrics;
 use crate::oci::Host;
+use crate::registry::retention::Rule;
 use crate::registry::{Names, Options, Registry, Sparse};
 use crate::storage::Store;
+use crate::tasks::Intervals;
 use crate::telemetry;
 use crate::upstream::Upstream;
 
@@ -91,7 +93,7 @@ pub async fn serve_opened(
     let address = listener.local_addr().context("asking for the address that is listened on")?;
     let Opened { registry, metrics, metadata } = opened;
     say_ready(config, address);
-    let jobs = crate::tasks::run(Arc::clone(&registry), config.push.sessions_expire_after, shutdown.clone());
+    let jobs = crate::tasks::run(Arc::clone(&registry), intervals(config), shutdown.clone());
     let scrubbing = crate::tasks::scrub::run(Arc::clone(&registry), shutdown.clone());
     let state = AppState::new(Arc::clone(&registry), metrics, app_options(config));
     let serving = serve(listener, router(state), server_options(config), shutdown);
@@ -119,6 +121,7 @@ pub async fn open(config: &Config, clock: Clock) -> anyhow::Result<Opened> {
     let store = Arc::new(Store::open(&config.storage.path, config.storage.create)?);
     let metadata = Metadata::open(metadata::Options::new(store.index_path())).await?;
     store.mark_complete()?;
+    metadata.pin_by_patterns(pin_patterns(config)?, &config.pin).await?;
     let file_system = store.file_system()?;
     let limits = limits(config, file_system.total_bytes);
     let blobs = Blobs::new(store);
@@ -156,6 +159,7 @@ pub async fn open(config: &Config, clock: Clock) -> anyhow::Result<Opened> {
             every: config.storage.scrub_every,
             bytes_per_second_max: config.storage.scrub_rate_max_bytes,
         },
+        retention: retention_rules(config)?,
         lists: ListLimits { entries_max: config.cache.list_entries_max, bytes_max: config.cache.lists_max_bytes },
     };
     let registry = Arc::new(Registry::new(names(config)?, mirrors, depot, memory, options));
@@ -172,6 +176,33 @@ fn limits(config: &Config, total_bytes: u64) -> Limits {
         cache_max_bytes = cache_max_bytes.min(store_max_bytes);
     }
     Limits { cache_max_bytes, store_max_bytes, min_free_bytes: bytes_of(config.storage.min_free) }
+}
+
+fn pin_patterns(config: &Config) -> anyhow::Result<GlobSet> {
+    let mut set = GlobSetBuilder::new();
+    for pattern in &config.pin {
+        set.add(config::pin_glob(pattern)?);
+    }
+    Ok(set.build()?)
+}
+
+/// The rules on what stays of pushed content.
+pub(super) fn retention_rules(config: &Config) -> anyhow::Result<Vec<Rule>> {
+    let rule = |rule: &config::Retention| {
+        Ok(Rule {
+            written: rule.repositories.clone(),
+            repositories: config::units::glob(&rule.repositories)?.compile_matcher(),
+            keep_last: rule.keep_last,
+            keep_tags: globs(&rule.keep_tags)?,
+            keep_pulled_within: rule.keep_pulled_within,
+            delete_untagged_after: rule.delete_untagged_after,
+        })
+    };
+    config.retention.iter().map(rule).collect()
+}
+
+fn intervals(config: &Config) -> Intervals {
+    Intervals { sessions_expire_after: config.push.sessions_expire_after, retention_every: config.push.retention_every }
 }
 
 /// Every upstream, none of them asked yet.

@@ -11,6 +11,7 @@
 mod diagnose;
 mod env;
 mod flags;
+mod keeping;
 mod keys;
 mod load;
 mod network;
@@ -33,6 +34,7 @@ use serde::Serialize;
 pub use self::{
     diagnose::{Error, Fault, Problem},
     flags::ServeFlags,
+    keeping::{Retention, pin_glob},
     load::{LoadedConfig, load},
     network::Network,
     sections::{Cache, Http, Log, LogFormat, Push, Sparse, Storage},
@@ -59,6 +61,10 @@ pub struct Config {
     pub overlay: Vec<String>,
     /// Globs ([`units::glob`]) of repositories no upstream is ever asked about.
     pub local_only: Vec<String>,
+    /// Patterns of what is kept from eviction, `REPOSITORY:TAG` ([`pin_glob`]).
+    pub pin: Vec<String>,
+    /// What stays of pushed content.
+    pub retention: Vec<Retention>,
     /// What is logged.
     pub log: Log,
     /// The closed world of registries that are ever contacted, ordered by name.

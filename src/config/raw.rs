@@ -11,6 +11,7 @@ use serde::{
 };
 
 use super::{
+    keeping::Retention,
     sections::{Cache, Http, Log, Push, Storage},
     tree::{KeyPath, Node, Origin},
     units,
@@ -33,6 +34,10 @@ pub(super) struct Raw {
     pub overlay: Vec<String>,
     /// Globs of repositories no upstream is ever asked about. Default none.
     pub local_only: Vec<String>,
+    /// Globs of what is kept from eviction, `REPOSITORY:TAG`. Default none.
+    pub pin: Vec<String>,
+    /// See [`Retention`]. Default none: everything stays.
+    pub retention: Vec<Retention>,
     /// See [`Log`].
     pub log: Log,
     /// Upstreams by host. Default [`default_upstreams`]; a map that is given replaces the default one.

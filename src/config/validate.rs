@@ -62,6 +62,8 @@ impl<'a> Check<'a> {
             push: raw.push,
             overlay: raw.overlay,
             local_only: raw.local_only,
+            pin: raw.pin,
+            retention: raw.retention,
             log: raw.log,
             upstreams: Vec::with_capacity(raw.upstreams.len()),
             offline: raw.offline,
@@ -90,6 +92,7 @@ impl<'a> Check<'a> {
             (["push", "manifest_max"], push.manifest_max_bytes == 0),
             (["push", "sessions_max"], push.sessions_max == 0),
             (["log", "buffer"], config.log.buffer_bytes == 0),
+            (["push", "retention_every"], push.retention_every.is_zero()),
             (["push", "sessions_expire_after"], push.sessions_expire_after.is_zero()),
         ] {
             if is_zero {
@@ -111,6 +114,8 @@ impl<'a> Check<'a> {
         }
         self.globs(&KeyPath::of(&["overlay"]), &config.overlay);
         self.globs(&KeyPath::of(&["local_only"]), &config.local_only);
+        self.pins(&config.pin);
+        self.retention(&config.retention);
         self.cache_within_storage(config);
     }
 
@@ -130,7 +135,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    fn globs(&mut self, list: &KeyPath, patterns: &[String]) {
+    pub(super) fn globs(&mut self, list: &KeyPath, patterns: &[String]) {
         for (index, pattern) in patterns.iter().enumerate() {
             if let Err(error) = units::glob(pattern) {
                 let fault = Fault::Pattern { pattern: pattern.clone(), reason: error.kind().clone() };

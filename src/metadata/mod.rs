@@ -19,13 +19,16 @@ mod blobs;
 mod columns;
 mod contents;
 mod error;
+mod holdings;
 mod links;
 mod lists;
 mod losses;
 mod manifests;
+mod pins;
 mod references;
 mod referrers;
 mod repositories;
+mod retained;
 mod scrub;
 mod tags;
 #[cfg(test)]
@@ -38,11 +41,12 @@ use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use globset::GlobSet;
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, Connection as _, SqlStr, SqliteConnection};
@@ -50,11 +54,14 @@ use sqlx::{ConnectOptions as _, Connection as _, SqlStr, SqliteConnection};
 pub use blobs::{BlobChange, BlobRow, BlobState};
 pub use contents::{Child, Part};
 pub use error::Error;
+pub use holdings::{RepositoryHolding, TagHolding};
 pub use links::Link;
 pub use lists::ListRow;
 pub use losses::LossRow;
 pub use manifests::{ManifestRow, Missing, NewManifest};
+pub use pins::{Extent, PinRow};
 pub use repositories::RepositoryRow;
+pub use retained::{AgedManifest, AgedTag};
 pub use scrub::ScrubRow;
 pub use tags::TagRow;
 pub use totals::Totals;
@@ -67,6 +74,7 @@ use writer::{BatchLimits, Failure, Writer};
 const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "initial", include_str!("migrations/0001_initial.sql")),
     (2, "upstream_lists", include_str!("migrations/0002_upstream_lists.sql")),
+    (4, "pins", include_str!("migrations/0004_pins.sql")),
     (5, "scrub", include_str!("migrations/0005_scrub.sql")),
 ];
 
@@ -126,6 +134,8 @@ struct Inner {
     path: PathBuf,
     readers: SqlitePool,
     writer: Writer,
+    /// Of tags that the configuration pins, as `REPOSITORY:TAG`.
+    pin_patterns: OnceLock<GlobSet>,
 }
 
 impl std::fmt::Debug for Metadata {
@@ -169,7 +179,7 @@ impl Metadata {
             .map_err(failed)?;
         let limits = BatchLimits { commands_max: batch_max, duration_max: batch_duration_max };
         let writer = Writer::start(connection, limits);
-        Ok(Self { inner: Arc::new(Inner { path, readers, writer }) })
+        Ok(Self { inner: Arc::new(Inner { path, readers, writer, pin_patterns: OnceLock::new() }) })
     }
 
     /// Opens an index to ask it only, also while another process changes it: nothing is written, and every change fails with
@@ -193,7 +203,7 @@ impl Metadata {
             Ordering::Less => return Err(Error::SchemaOlder { path, found, known }),
             Ordering::Equal => {}
         }
-        Ok(Self { inner: Arc::new(Inner { path, readers, writer: Writer::none() }) })
+        Ok(Self { inner: Arc::new(Inner { path, readers, writer: Writer::none(), pin_patterns: OnceLock::new() }) })
     }
 
     /// Waits for the questions under way and for every change sent before, writes the log back into the file and closes it.

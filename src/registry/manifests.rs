@@ -103,7 +103,7 @@ impl Registry {
         }
     }
 
-    async fn forget_manifest(&self, name: &RepositoryName, reference: &Reference) -> Result<bool, Error> {
+    pub(super) async fn forget_manifest(&self, name: &RepositoryName, reference: &Reference) -> Result<bool, Error> {
         Ok(match reference {
             Reference::Tag(tag) => {
                 let deleted = self.depot().metadata.delete_tag(name, tag).await?;

@@ -16,6 +16,7 @@ mod freshness; // when a tag is asked for again
 mod freshness_ahead; // when it is confirmed early, on demand, or not at all
 mod heal; // damaged bytes: set aside, fetched again or reported
 mod health; // what orchestrators and Prometheus ask
+mod keeping;
 mod lists; // tags and repositories, a page at a time
 mod manifests; // of upstreams, as clients ask for them
 mod manifests_pushed; // kept byte for byte, refused with a reason
@@ -33,6 +34,7 @@ mod pull_warm; // what is here already
 mod push; // whole pushes as each client sends them
 mod referrers; // what is attached to a manifest
 mod referrers_mirrored; // the same of an upstream's
+mod retention;
 mod scrub; // every stored blob compared with its digest, again and again
 mod setup; // what clients are told to paste
 mod sources; // several places for one upstream, and what each may be told

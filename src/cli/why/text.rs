@@ -133,16 +133,20 @@ fn upstream(lines: &mut Lines, upstream: &UpstreamWhy, now: Moment) {
 
 /// A moment and how far it is from now.
 fn when(at: Moment, now: Moment) -> String {
-    let distance = Duration::from_secs(at.0.abs_diff(now.0) / 1000);
-    // Two units tell enough: 3h 20m.
-    let spoken: Vec<String> =
-        humantime::format_duration(distance).to_string().split(' ').take(2).map(str::to_owned).collect();
-    let spoken = spoken.join(" ");
+    let spoken = distance(at, now);
     if at > now { format!("{at} (in {spoken})") } else { format!("{at} ({spoken} ago)") }
 }
 
+/// How far two moments are apart, in two units, which tell enough: `3h 20m`.
+pub(in crate::cli) fn distance(at: Moment, now: Moment) -> String {
+    let distance = Duration::from_secs(at.0.abs_diff(now.0) / 1000);
+    let spoken: Vec<String> =
+        humantime::format_duration(distance).to_string().split(' ').take(2).map(str::to_owned).collect();
+    spoken.join(" ")
+}
+
 /// `3.2 MiB`: three digits are enough for people.
-fn size(bytes: u64) -> String {
+pub(in crate::cli) fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
     if bytes < 1024 {
         return format!("{bytes} B");
