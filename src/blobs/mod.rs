@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::oci::{Digest, UploadId};
+use crate::oci::{Digest, Digester, UploadId};
 use crate::storage::{self, Store};
 
 pub use check::{Checked, Damage, ReadRate};
@@ -101,6 +101,20 @@ impl Blobs {
         let Some(reader) = self.open(digest, size_bytes).await? else { return Ok(None) };
         let path = self.store.blob_path(&digest);
         blocking("reading a blob", move || staging::read_all(&reader.file, &path, size_bytes).map(Some)).await
+    }
+
+    /// Digests a blob's bytes as they are on the disk, whatever their length; `None` if they are not there.
+    pub async fn digest(&self, digest: Digest) -> Result<Option<Digest>, Error> {
+        let store = Arc::clone(&self.store);
+        blocking("reading a blob", move || {
+            let path = store.blob_path(&digest);
+            let Some(file) = store.open_read(&path).map_err(Error::Storage)? else { return Ok(None) };
+            let mut digester = Digester::new(digest.algorithm());
+            let length_bytes = staging::length_bytes(&file, &path)?;
+            staging::digest_range(&file, &path, &mut digester, 0..length_bytes)?;
+            Ok(Some(digester.finish()))
+        })
+        .await
     }
 
     /// Commits bytes that are all at hand. Returns the disk space they take, in bytes.

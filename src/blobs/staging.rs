@@ -98,7 +98,7 @@ impl Staging {
     }
 }
 
-fn digest_range(file: &File, path: &Path, digester: &mut Digester, range: Range<u64>) -> Result<(), Error> {
+pub(super) fn digest_range(file: &File, path: &Path, digester: &mut Digester, range: Range<u64>) -> Result<(), Error> {
     let mut piece = vec![0; READ_BYTES];
     let mut position = range.start;
     while position < range.end {

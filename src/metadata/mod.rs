@@ -15,6 +15,7 @@
 //! A crash leaves the last committed transaction; `SQLite` replays its log when the file is opened. Blobs that a crash left in
 //! [`BlobState::Deleting`] are found by [`Metadata::list_deleting`].
 
+mod audit;
 mod blobs;
 mod columns;
 mod contents;
@@ -51,6 +52,7 @@ use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, Connection as _, SqlStr, SqliteConnection};
 
+pub use audit::{Drift, Flaw};
 pub use blobs::{BlobChange, BlobRow, BlobState};
 pub use contents::{Child, Part};
 pub use error::Error;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, FlockOperation};
 
-use super::Error;
+use super::{Error, FileSize};
 
 /// Size of a block of `st_blocks`, whatever the file system's own block size is (stat(2)).
 const STAT_BLOCK_BYTES: u64 = 512;
@@ -32,6 +32,12 @@ pub fn allocated_bytes(file: &File, path: &Path) -> Result<u64, Error> {
 
 pub(super) fn path_allocated_bytes(path: &Path) -> Option<u64> {
     std::fs::metadata(path).ok().map(|metadata| metadata.blocks() * STAT_BLOCK_BYTES)
+}
+
+/// Length and disk space of a file; `None` if it is gone.
+pub(super) fn path_size(path: &Path) -> Option<FileSize> {
+    let metadata = std::fs::metadata(path).ok()?;
+    Some(FileSize { length_bytes: metadata.len(), stored_bytes: metadata.blocks() * STAT_BLOCK_BYTES })
 }
 
 /// Which file a name means, by device and inode; `None` if there is none.

@@ -44,6 +44,11 @@ pub(super) fn index(root: &Path) -> PathBuf {
     root.join("index.sqlite")
 }
 
+/// The folder of the blobs whose digest begins with this byte.
+pub(super) fn blob_folder(root: &Path, algorithm: Algorithm, first: u8) -> PathBuf {
+    root.join("blobs").join(algorithm.as_str()).join(format!("{first:02x}"))
+}
+
 pub(super) fn blob(root: &Path, digest: &Digest) -> PathBuf {
     let hex = digest.hex();
     root.join("blobs").join(digest.algorithm().as_str()).join(&hex[..2]).join(hex)

@@ -7,6 +7,7 @@ mod front;
 mod fs;
 mod inspection;
 mod keys;
+mod listing;
 mod marker;
 mod quarantine;
 
@@ -19,6 +20,7 @@ use crate::oci::{Digest, UploadId};
 pub use front::FrontRecord;
 pub use fs::{FileSystemSize, allocated_bytes};
 pub use inspection::Inspection;
+pub use listing::{BlobFiles, FileSize, StagedFiles};
 pub use quarantine::Quarantined;
 
 /// Why the store could not do something. Every variant names the path.

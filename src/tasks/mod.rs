@@ -1,5 +1,6 @@
 //! What runs beside the requests: each job as a function that does it once, and the loop that repeats them all.
 
+pub mod check;
 pub mod retention;
 pub mod scrub;
 

@@ -7,6 +7,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::support::client::{Answer, Call};
+use crate::support::consistency::assert_recoverable;
 use crate::support::content;
 use crate::support::process::{Process, run};
 use crate::support::push::{IMAGE, closing, digest_of, image};
@@ -144,6 +145,7 @@ async fn a_kill_in_the_middle_of_many_pushes_loses_none_that_was_acknowledged() 
         while let Some(digest) = acknowledged.recv().await {
             sure.push(digest);
         }
+        assert_recoverable(&folder.path().join("data")).await;
         let process = Process::serve(folder.path(), &[]).await;
         for blob in &blobs {
             let digest = digest_of(blob);

@@ -6,6 +6,7 @@ mod artifacts; // what is kept beside images
 mod bounds;
 mod chain; // one registry over another
 mod config_cli; // the command line and its configuration
+mod consistency; // what a check of a store finds
 mod crash; // the real binary killed and stopped at every moment
 mod deletes; // tags, manifests and blobs taken away
 mod errors; // malformed requests: the error of the specification, nothing stored

@@ -1,6 +1,7 @@
 //! What the tests of behaviour share.
 
 pub mod client;
+pub mod consistency;
 pub mod front;
 pub mod harm;
 pub mod process;

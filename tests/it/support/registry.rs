@@ -15,7 +15,7 @@ use entrepot::cache::space::{Limits, Sums};
 use entrepot::cli::serve;
 use entrepot::clock::Clock;
 use entrepot::config::{self, Config, Limit};
-use entrepot::metadata::{self, Metadata};
+use entrepot::metadata::Metadata;
 use entrepot::oci::Digest;
 use entrepot::registry::Registry;
 use tempfile::TempDir;
@@ -25,6 +25,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::client::{Answer, Call, Reading};
+use super::consistency::assert_consistent;
 use super::upstream::FakeUpstream;
 
 /// How long a test waits for what must come.
@@ -294,13 +295,7 @@ impl TestRegistry {
         assert_eq!(found.leftovers, leftovers, "files in the staging folder");
         assert_eq!(found.n_puts, 0, "small blobs still on their way in");
         assert_eq!(sums.partial, found.partial_bytes, "the ledger's partial fills against the disk");
-        assert_eq!(sums.quarantined, found.quarantined_bytes, "the ledger's quarantine against the disk");
-        let index = Metadata::open(metadata::Options::new(self.store().join("index.sqlite"))).await.expect("it opens");
-        let totals = index.totals().await.expect("the index can be read");
-        assert!(!index.recount().await.expect("the index can be read"), "the index's sums differ from its rows");
-        index.close().await;
-        assert_eq!((sums.cached, sums.pushed), (totals.cached_bytes, totals.pushed_bytes), "ledger against index");
-        assert_eq!(sums.cached + sums.pushed, found.blob_bytes, "ledger against files");
+        assert_consistent(&self.store(), Some(sums)).await;
     }
 
     /// Ends the registry and starts another over the same store, configured differently.
@@ -363,7 +358,7 @@ impl Drop for TestRegistry {
 
 /// Memory where there is some to be had as a file system: a disk's syncs make these tests ten times as long and prove
 /// nothing, for nothing here pulls a plug. `TMPDIR` says otherwise.
-fn folder() -> TempDir {
+pub fn folder() -> TempDir {
     let memory = Path::new("/dev/shm");
     let folder = match std::env::var_os("TMPDIR") {
         None if memory.is_dir() => tempfile::tempdir_in(memory),
@@ -375,9 +370,7 @@ fn folder() -> TempDir {
 /// The store as the file system sees it, in allocated bytes.
 #[derive(Debug, Default)]
 struct OnDisk {
-    blob_bytes: u64,
     partial_bytes: u64,
-    quarantined_bytes: u64,
     n_puts: usize,
     leftovers: Leftovers,
 }
@@ -387,9 +380,7 @@ impl OnDisk {
         let fills = files(&store.join("staging/fills"));
         let uploads = files(&store.join("staging/uploads")).len();
         Self {
-            blob_bytes: files(&store.join("blobs")).values().sum(),
             partial_bytes: fills.values().sum(),
-            quarantined_bytes: files(&store.join("quarantine")).values().sum(),
             n_puts: files(&store.join("staging/puts")).len(),
             leftovers: Leftovers { fills: fills.len(), uploads },
         }

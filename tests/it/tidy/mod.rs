@@ -17,7 +17,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("upstream", &["oci"]),
     ("cache", &["blobs", "metadata", "upstream", "oci"]),
     ("registry", &["cache", "blobs", "metadata", "upstream", "oci"]),
-    ("tasks", &["registry", "cache", "blobs", "metadata"]),
+    ("tasks", &["registry", "cache", "blobs", "metadata", "storage", "oci"]),
     ("http", &["registry", "oci"]),
     ("config", &[]),
     ("cli", &["config", "http", "tasks", "registry", "cache", "upstream", "metadata", "blobs", "storage", "oci"]),
