@@ -211,6 +211,11 @@ impl Metrics {
         self.count("entrepot_refused_total", vec![("limit", limit.into())], 1);
     }
 
+    /// What pinned blobs of the cache take: part of what is cached.
+    pub fn space_pinned(&self, bytes: u64) {
+        self.gauge("entrepot_pinned_bytes", vec![], bytes);
+    }
+
     /// What is promised to fills and uploads and the file system has not given out yet.
     pub fn space_unwritten(&self, bytes: u64) {
         self.gauge("entrepot_unwritten_bytes", vec![], bytes);
@@ -309,6 +314,7 @@ fn describe() {
     metrics::describe_gauge!("entrepot_lost_blobs", "Pushed blobs whose bytes are lost until they are pushed again.");
     metrics::describe_counter!("entrepot_damaged_blobs_total", "Stored blobs found damaged, by content and finding.");
     metrics::describe_gauge!("entrepot_store_bytes", "Disk space taken or promised, by what it is for.");
+    metrics::describe_gauge!("entrepot_pinned_bytes", "Disk space of cached blobs that are pinned.");
     metrics::describe_gauge!("entrepot_unwritten_bytes", "Disk space promised to fills and uploads, not yet written.");
     metrics::describe_gauge!("entrepot_lists_bytes", "Lists of tags and referrers kept in the index.");
     metrics::describe_counter!("entrepot_lists_too_long_total", "Lists of upstreams with more entries than are kept.");

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use futures::{Stream, TryStreamExt as _, stream};
+use http::Method;
 use reqwest::{Client, ClientBuilder, RequestBuilder, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -77,9 +78,19 @@ pub async fn get<T: DeserializeOwned>(
     path: &str,
     parameters: &[(&str, &str)],
 ) -> Result<T, Failure> {
+    send(server, Method::GET, path, parameters).await
+}
+
+/// Has the API do something, and returns the document that says what came of it.
+pub async fn send<T: DeserializeOwned>(
+    server: &InstanceUrl,
+    method: Method,
+    path: &str,
+    parameters: &[(&str, &str)],
+) -> Result<T, Failure> {
     let response = ask(server, client(server)?.timeout(ANSWER_TIMEOUT), path, |client, mut url| {
         url.query_pairs_mut().extend_pairs(parameters);
-        client.get(url)
+        client.request(method, url)
     });
     read(server, response.await?).await
 }

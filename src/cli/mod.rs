@@ -9,14 +9,20 @@ mod door;
 mod export;
 mod import;
 pub mod instance_url;
+pub mod ls;
+pub mod pin;
 mod pinned;
 mod reconfigure;
 pub mod reload;
+pub mod retention;
+pub mod rm;
 mod robot;
 pub mod scrub;
 pub mod serve;
 pub mod setup;
 mod sizes;
+mod steer;
+mod table;
 mod unserved;
 mod upstreams;
 pub mod warm;
@@ -91,6 +97,34 @@ enum Command {
         #[command(flatten)]
         flags: ServeFlags,
     },
+    /// List what is kept here: repositories, or the tags of those that a pattern matches.
+    Ls {
+        #[command(flatten)]
+        arguments: ls::Arguments,
+        #[command(flatten)]
+        flags: ServeFlags,
+    },
+    /// Keep something from eviction, or list what is kept so.
+    Pin {
+        #[command(flatten)]
+        arguments: pin::Arguments,
+        #[command(flatten)]
+        flags: ServeFlags,
+    },
+    /// Remove a tag, a manifest or a repository.
+    Rm {
+        #[command(flatten)]
+        arguments: rm::Arguments,
+        #[command(flatten)]
+        flags: ServeFlags,
+    },
+    /// Delete pushed content that the rules of retention do not keep, or say what that would be.
+    Retention {
+        #[command(flatten)]
+        arguments: retention::Arguments,
+        #[command(flatten)]
+        flags: ServeFlags,
+    },
     /// Say what to paste where, so that a client pulls through this instance.
     Setup {
         #[command(flatten)]
@@ -146,6 +180,18 @@ pub fn main() -> ExitCode {
         Command::Warm { arguments, flags } => with_config(&flags, |loaded| {
             warm::run(&loaded.config, &arguments, &mut std::io::stdout().lock(), &mut std::io::stderr().lock())
         }),
+        Command::Ls { arguments, flags } => {
+            with_config(&flags, |loaded| ls::run(&loaded.config, &arguments, &mut std::io::stdout().lock()))
+        }
+        Command::Pin { arguments, flags } => {
+            with_config(&flags, |loaded| pin::run(&loaded.config, &arguments, &mut std::io::stdout().lock()))
+        }
+        Command::Rm { arguments, flags } => {
+            with_config(&flags, |loaded| rm::run(&loaded.config, &arguments, &mut std::io::stdout().lock()))
+        }
+        Command::Retention { arguments, flags } => {
+            with_config(&flags, |loaded| retention::run(&loaded.config, &arguments, &mut std::io::stdout().lock()))
+        }
         Command::Setup { arguments, flags } => with_config(&flags, |loaded| {
             setup::run(&loaded.config, &arguments, &mut std::io::stdout().lock(), &mut std::io::stderr().lock())?;
             Ok(())

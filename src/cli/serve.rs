@@ -30,8 +30,10 @@ use crate::http::{AppOptions, AppState, Tls, admin, router};
 use crate::metadata::{self, Metadata};
 use crate::metrics::Metrics;
 use crate::oci::Host;
+use crate::registry::retention::Rule;
 use crate::registry::{Names, Options, Registry, Sparse};
 use crate::storage::Store;
+use crate::tasks::Intervals;
 use crate::telemetry;
 use crate::upstream::Upstream;
 
@@ -95,7 +97,7 @@ pub async fn serve_opened(
     let hangups = reload::Hangups::listen()?;
     say_ready(config, address);
     access::say(config);
-    let jobs = crate::tasks::run(Arc::clone(&registry), config.push.sessions_expire_after, shutdown.clone());
+    let jobs = crate::tasks::run(Arc::clone(&registry), intervals(config), shutdown.clone());
     let scrubbing = crate::tasks::scrub::run(Arc::clone(&registry), shutdown.clone());
     let reloading = reload::run(tls.clone(), hangups, clock, shutdown.clone());
     let tls = tls.map(|watched| watched.tls);
@@ -140,6 +142,7 @@ pub async fn open(config: &Config, clock: Clock) -> anyhow::Result<Opened> {
             error!(repository = %lost.repository, manifest = %lost.manifest, digest = %lost.digest, "pushed content is lost");
         }
     }
+    metadata.pin_by_patterns(pin_patterns(config)?, &config.pin).await?;
     let file_system = store.file_system()?;
     let limits = limits(config, file_system.total_bytes);
     let room = Room::open(
@@ -177,6 +180,7 @@ pub async fn open(config: &Config, clock: Clock) -> anyhow::Result<Opened> {
             every: config.storage.scrub_every,
             bytes_per_second_max: config.storage.scrub_rate_max_bytes,
         },
+        retention: retention_rules(config)?,
         lists: ListLimits { entries_max: config.cache.list_entries_max, bytes_max: config.cache.lists_max_bytes },
     };
     let registry = Arc::new(Registry::new(names(config)?, mirrors, depot, memory, options));
@@ -195,6 +199,33 @@ fn limits(config: &Config, total_bytes: u64) -> Limits {
         cache_max_bytes = cache_max_bytes.min(store_max_bytes);
     }
     Limits { cache_max_bytes, store_max_bytes, min_free_bytes: bytes_of(config.storage.min_free) }
+}
+
+fn pin_patterns(config: &Config) -> anyhow::Result<GlobSet> {
+    let mut set = GlobSetBuilder::new();
+    for pattern in &config.pin {
+        set.add(config::pin_glob(pattern)?);
+    }
+    Ok(set.build()?)
+}
+
+/// The rules on what stays of pushed content.
+pub(super) fn retention_rules(config: &Config) -> anyhow::Result<Vec<Rule>> {
+    let rule = |rule: &config::Retention| {
+        Ok(Rule {
+            written: rule.repositories.clone(),
+            repositories: config::units::glob(&rule.repositories)?.compile_matcher(),
+            keep_last: rule.keep_last,
+            keep_tags: globs(&rule.keep_tags)?,
+            keep_pulled_within: rule.keep_pulled_within,
+            delete_untagged_after: rule.delete_untagged_after,
+        })
+    };
+    config.retention.iter().map(rule).collect()
+}
+
+fn intervals(config: &Config) -> Intervals {
+    Intervals { sessions_expire_after: config.push.sessions_expire_after, retention_every: config.push.retention_every }
 }
 
 /// Every upstream, none of them asked yet.

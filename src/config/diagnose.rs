@@ -140,6 +140,11 @@ pub enum Fault {
         /// The key.
         key: &'static str,
     },
+    /// A rule by which nothing goes.
+    #[error(
+        "no tag goes by this rule: say `keep_last` or `keep_pulled_within`, or nothing but `delete_untagged_after`"
+    )]
+    DeletesNothing,
     /// Content for those who have an account, where there are none.
     #[error(
         "`authenticated` needs accounts: add `auth`, or use `passthrough`, with which a client's own credentials must be \

@@ -13,6 +13,7 @@ mod auth;
 mod diagnose;
 mod env;
 mod flags;
+mod keeping;
 mod keys;
 mod load;
 mod network;
@@ -37,6 +38,7 @@ pub use self::{
     auth::{AccessRule, Account, Allowed, Anonymous, Auth, Htpasswd, Who, is_user, parse_htpasswd},
     diagnose::{Error, Fault, Problem},
     flags::ServeFlags,
+    keeping::{Retention, pin_glob},
     load::{LoadedConfig, load},
     network::Network,
     sections::{Cache, Http, Log, LogFormat, ProxyProtocol, Push, Sparse, Storage},
@@ -64,6 +66,10 @@ pub struct Config {
     pub overlay: Vec<String>,
     /// Globs ([`units::glob`]) of repositories no upstream is ever asked about.
     pub local_only: Vec<String>,
+    /// Patterns of what is kept from eviction, `REPOSITORY:TAG` ([`pin_glob`]).
+    pub pin: Vec<String>,
+    /// What stays of pushed content.
+    pub retention: Vec<Retention>,
     /// Who may do what; without it the rest of the world may pull.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auth: Option<Auth>,

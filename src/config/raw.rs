@@ -12,6 +12,7 @@ use serde::{
 
 use super::{
     auth::Auth,
+    keeping::Retention,
     sections::{Cache, Http, Log, Push, Storage},
     tree::{KeyPath, Node, Origin},
     units,
@@ -34,6 +35,10 @@ pub(super) struct Raw {
     pub overlay: Vec<String>,
     /// Globs of repositories no upstream is ever asked about. Default none.
     pub local_only: Vec<String>,
+    /// Globs of what is kept from eviction, `REPOSITORY:TAG`. Default none.
+    pub pin: Vec<String>,
+    /// See [`Retention`]. Default none: everything stays.
+    pub retention: Vec<Retention>,
     /// See [`Auth`]. Default none.
     pub auth: Option<Auth>,
     /// See [`Log`].

@@ -182,6 +182,9 @@ pub struct Push {
     /// An upload session untouched for so long is removed with its bytes. Default `24h`.
     #[serde(with = "units::duration")]
     pub sessions_expire_after: Duration,
+    /// How often the rules of `retention` are applied. Default `1h`.
+    #[serde(with = "units::duration")]
+    pub retention_every: Duration,
 }
 
 impl Default for Push {
@@ -191,6 +194,7 @@ impl Default for Push {
             manifest_max_bytes: 4 << 20,
             sessions_max: 1_000,
             sessions_expire_after: Duration::from_hours(24),
+            retention_every: Duration::from_hours(1),
         }
     }
 }

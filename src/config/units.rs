@@ -160,7 +160,15 @@ pub(super) mod duration {
 
 /// `#[serde(with)]` for a duration whose absence means "the default of another key".
 pub(super) mod duration_or_inherited {
-    use super::{Deserializer, Duration};
+    use super::{Deserializer, Duration, Serializer};
+
+    #[expect(clippy::ref_option, reason = "the signature is serde's")]
+    pub fn serialize<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+        match duration {
+            None => serializer.serialize_none(),
+            Some(duration) => super::duration::serialize(duration, serializer),
+        }
+    }
 
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
         super::duration::deserialize(deserializer).map(Some)

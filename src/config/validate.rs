@@ -63,6 +63,8 @@ impl<'a> Check<'a> {
             push: raw.push,
             overlay: raw.overlay,
             local_only: raw.local_only,
+            pin: raw.pin,
+            retention: raw.retention,
             auth: raw.auth,
             log: raw.log,
             upstreams: Vec::with_capacity(raw.upstreams.len()),
@@ -98,6 +100,7 @@ impl<'a> Check<'a> {
             (["push", "manifest_max"], push.manifest_max_bytes == 0),
             (["push", "sessions_max"], push.sessions_max == 0),
             (["log", "buffer"], config.log.buffer_bytes == 0),
+            (["push", "retention_every"], push.retention_every.is_zero()),
             (["push", "sessions_expire_after"], push.sessions_expire_after.is_zero()),
         ] {
             if is_zero {
@@ -123,6 +126,8 @@ impl<'a> Check<'a> {
         }
         self.globs(&KeyPath::of(&["overlay"]), &config.overlay);
         self.globs(&KeyPath::of(&["local_only"]), &config.local_only);
+        self.pins(&config.pin);
+        self.retention(&config.retention);
         self.cache_within_storage(config);
     }
 

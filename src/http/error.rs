@@ -111,6 +111,7 @@ impl ApiError {
                 let answer = Self::new(StatusCode::RANGE_NOT_SATISFIABLE, ErrorCode::SizeInvalid, message);
                 return answer.header(CONTENT_RANGE, format!("bytes */{size_bytes}"));
             }
+            E::Pinned { .. } => (StatusCode::CONFLICT, ErrorCode::Denied),
             E::NoRoom { .. } => {
                 let answer = Self::new(StatusCode::INSUFFICIENT_STORAGE, ErrorCode::StorageFull, message);
                 return answer.retry_after(None);

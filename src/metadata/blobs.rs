@@ -124,7 +124,7 @@ impl Metadata {
         Ok(())
     }
 
-    /// Up to `limit` blobs in the order of eviction: present and not pushed, layers and configs before manifests, then the
+    /// Up to `limit` blobs in the order of eviction: present, not pushed and not pinned, layers and configs before manifests, then the
     /// longest unused, then by digest. `after` is last use and digest of the last row of the previous page.
     pub async fn oldest_cached(&self, limit: usize, after: Option<(i64, Digest)>) -> Result<Vec<BlobRow>, Error> {
         // The cursor names no class: the row of its digest still knows whether it is a manifest.
@@ -132,7 +132,7 @@ impl Metadata {
         let digest = cursor_column(digest.as_ref());
         sqlx::query_as(
             "SELECT digest, size_bytes, stored_bytes, state, pushed, accessed_ms FROM blob
-             WHERE state = 1 AND NOT pushed
+             WHERE state = 1 AND NOT pushed AND pinned = 0
                AND (is_manifest, accessed_ms, digest)
                    > (COALESCE((SELECT c.is_manifest FROM blob c WHERE c.digest = $2), FALSE), $1, $2)
              ORDER BY is_manifest, accessed_ms, digest LIMIT $3",
@@ -145,8 +145,8 @@ impl Metadata {
         .map_err(cannot("list the oldest", "cached blobs"))
     }
 
-    /// Turns those that are still present and not pushed `Deleting`, and returns them: nobody else gets the same row. What was
-    /// pushed, or marked by another, since it was chosen is passed over.
+    /// Turns those that are still present, not pushed and not pinned `Deleting`, and returns them: nobody else gets the same row.
+    /// What was pushed, pinned or marked by another since it was chosen is passed over.
     pub async fn mark_deleting(&self, digests: &[Digest]) -> Result<Vec<BlobRow>, Error> {
         let mut marked = Vec::with_capacity(digests.len());
         for part in digests.chunks(ROWS_PER_COMMAND_MAX) {
@@ -215,7 +215,7 @@ impl Metadata {
 
 async fn mark_one_deleting(connection: &mut SqliteConnection, digest: &Digest) -> Result<Option<BlobRow>, sqlx::Error> {
     sqlx::query_as(
-        "UPDATE blob SET state = 2 WHERE digest = $1 AND state = 1 AND NOT pushed
+        "UPDATE blob SET state = 2 WHERE digest = $1 AND state = 1 AND NOT pushed AND pinned = 0
          RETURNING digest, size_bytes, stored_bytes, state, pushed, accessed_ms",
     )
     .bind(digest)

@@ -8,7 +8,10 @@ use sqlx::{FromRow, Row as _, SqliteConnection};
 
 use super::blobs::NewBlob;
 use super::columns::Malformed;
-use super::{BlobChange, BlobState, Error, Metadata, Provenance, blobs, cannot, links, references, repositories, tags};
+use super::pins::Arrived;
+use super::{
+    BlobChange, BlobState, Error, Metadata, Provenance, blobs, cannot, links, pins, references, repositories, tags,
+};
 use crate::oci::{Digest, Manifest, RepositoryName, Tag};
 
 /// A manifest whose bytes are stored, to be recorded.
@@ -101,7 +104,7 @@ impl Metadata {
             repo: new.repo.clone(),
             media_type: new.media_type.to_owned(),
             manifest: new.manifest.clone(),
-            tags: new.tags.to_vec(),
+            tags: new.tags.iter().map(|tag| (tag.clone(), self.pins_by_pattern(new.repo, tag))).collect(),
             immutable: new.immutable.to_vec(),
             blob: NewBlob {
                 digest: new.digest,
@@ -142,26 +145,7 @@ impl Metadata {
     pub async fn delete_manifest(&self, repo: &RepositoryName, digest: &Digest) -> Result<bool, Error> {
         let (repo, wanted) = (repo.clone(), *digest);
         self.write("delete manifest", digest, move |connection| {
-            async move {
-                // Tags and references go with the row (ON DELETE CASCADE).
-                let deleted: Option<(i64, i64)> = sqlx::query_as(
-                    "DELETE FROM manifest
-                     WHERE repository_id = (SELECT id FROM repository WHERE name = $1) AND digest = $2
-                     RETURNING repository_id, blob_id",
-                )
-                .bind(repo)
-                .bind(wanted)
-                .fetch_optional(&mut *connection)
-                .await?;
-                let Some((repository_id, blob_id)) = deleted else { return Ok(false) };
-                sqlx::query("DELETE FROM link WHERE repository_id = $1 AND blob_id = $2")
-                    .bind(repository_id)
-                    .bind(blob_id)
-                    .execute(connection)
-                    .await?;
-                Ok(true)
-            }
-            .boxed()
+            async move { delete(connection, &repo, &wanted).await }.boxed()
         })
         .await
     }
@@ -211,9 +195,36 @@ struct Owned {
     repo: RepositoryName,
     media_type: String,
     manifest: Manifest,
-    tags: Vec<Tag>,
+    /// Each tag, and whether the configuration pins it.
+    tags: Vec<(Tag, bool)>,
     immutable: Vec<Tag>,
     blob: NewBlob,
+}
+
+/// What [`Metadata::delete_manifest`] does, inside a change.
+pub(super) async fn delete(
+    connection: &mut SqliteConnection,
+    repo: &RepositoryName,
+    digest: &Digest,
+) -> Result<bool, sqlx::Error> {
+    // Tags and references go with the row (ON DELETE CASCADE).
+    let deleted: Option<(i64, i64)> = sqlx::query_as(
+        "DELETE FROM manifest
+         WHERE repository_id = (SELECT id FROM repository WHERE name = $1) AND digest = $2
+         RETURNING repository_id, blob_id",
+    )
+    .bind(repo)
+    .bind(digest)
+    .fetch_optional(&mut *connection)
+    .await?;
+    let Some((repository_id, blob_id)) = deleted else { return Ok(false) };
+    sqlx::query("DELETE FROM link WHERE repository_id = $1 AND blob_id = $2")
+        .bind(repository_id)
+        .bind(blob_id)
+        .execute(&mut *connection)
+        .await?;
+    pins::lost(connection, blob_id).await?;
+    Ok(true)
 }
 
 async fn put(connection: &mut SqliteConnection, new: &Owned) -> Result<Result<BlobChange, Tag>, sqlx::Error> {
@@ -233,9 +244,11 @@ async fn put(connection: &mut SqliteConnection, new: &Owned) -> Result<Result<Bl
     for part in new.manifest.children.chunks(references::ROWS_MAX) {
         references::insert_children(connection, manifest_id, part).await?;
     }
-    for tag in &new.tags {
+    for (tag, _) in &new.tags {
         tags::upsert(connection, repository_id, tag, manifest_id, provenance, now_ms).await?;
     }
+    let Owned { repo, tags, blob: NewBlob { digest, .. }, .. } = new;
+    pins::settle(connection, &Arrived { repo, repository_id, manifest_id, digest, tags }).await?;
     Ok(Ok(change))
 }
 

@@ -22,14 +22,17 @@ mod columns;
 mod contents;
 mod copies;
 mod error;
+mod holdings;
 mod links;
 mod lists;
 mod losses;
 mod manifests;
 mod names;
+mod pins;
 mod references;
 mod referrers;
 mod repositories;
+mod retained;
 mod scrub;
 mod tags;
 #[cfg(test)]
@@ -43,11 +46,12 @@ use std::cmp::Ordering;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use globset::GlobSet;
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, Connection as _, SqlStr, SqliteConnection};
@@ -58,12 +62,15 @@ pub use blobs::{BlobChange, BlobRow, BlobState};
 pub use contents::{Child, Part};
 pub use copies::FoundBlob;
 pub use error::Error;
+pub use holdings::{RepositoryHolding, TagHolding};
 pub use links::Link;
 pub use lists::ListRow;
 pub use losses::LossRow;
 pub use manifests::{ManifestRow, Missing, NewManifest};
 pub use names::{NameRecord, Names};
+pub use pins::{Extent, PinRow};
 pub use repositories::RepositoryRow;
+pub use retained::{AgedManifest, AgedTag};
 pub use scrub::ScrubRow;
 pub use tags::TagRow;
 pub use totals::Totals;
@@ -77,6 +84,7 @@ use writer::{BatchLimits, Failure, Writer};
 const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "initial", include_str!("migrations/0001_initial.sql")),
     (2, "upstream_lists", include_str!("migrations/0002_upstream_lists.sql")),
+    (4, "pins", include_str!("migrations/0004_pins.sql")),
     (5, "scrub", include_str!("migrations/0005_scrub.sql")),
     (6, "access", include_str!("migrations/0006_access.sql")),
     (8, "names", include_str!("migrations/0008_names.sql")),
@@ -143,6 +151,8 @@ struct Inner {
     /// What the record of names knows and the index does not.
     names: Mutex<Option<Names>>,
     names_held: Option<Arc<AtomicBool>>,
+    /// Of tags that the configuration pins, as `REPOSITORY:TAG`.
+    pin_patterns: OnceLock<GlobSet>,
 }
 
 impl std::fmt::Debug for Metadata {
@@ -202,7 +212,8 @@ impl Metadata {
         let limits = BatchLimits { commands_max: batch_max, duration_max: batch_duration_max };
         let names_held = recording.as_ref().map(Recording::hold);
         let writer = Writer::start(path.clone(), connection, limits, recording);
-        Ok(Self { inner: Arc::new(Inner { path, readers, writer, names: Mutex::new(ahead), names_held }) })
+        let (names, pin_patterns) = (Mutex::new(ahead), OnceLock::new());
+        Ok(Self { inner: Arc::new(Inner { path, readers, writer, names, names_held, pin_patterns }) })
     }
 
     /// Opens an index to ask it only, also while another process changes it: nothing is written, and every change fails with
@@ -226,8 +237,8 @@ impl Metadata {
             Ordering::Less => return Err(Error::SchemaOlder { path, found, known }),
             Ordering::Equal => {}
         }
-        let (writer, names) = (Writer::none(), Mutex::default());
-        Ok(Self { inner: Arc::new(Inner { path, readers, writer, names, names_held: None }) })
+        let (writer, names, pin_patterns) = (Writer::none(), Mutex::default(), OnceLock::new());
+        Ok(Self { inner: Arc::new(Inner { path, readers, writer, names, names_held: None, pin_patterns }) })
     }
 
     /// Waits for the questions under way and for every change sent before, writes the log back into the file and closes it.

@@ -5,7 +5,8 @@
 use futures::FutureExt as _;
 use sqlx::SqliteConnection;
 
-use super::{Error, Metadata, Provenance, cannot, limit_of, repositories};
+use super::pins::Arrived;
+use super::{Error, Metadata, Provenance, cannot, limit_of, pins, repositories};
 use crate::oci::{Digest, RepositoryName, Tag};
 
 /// What is known of a tag.
@@ -49,6 +50,7 @@ impl Metadata {
         provenance: Provenance,
         now_ms: i64,
     ) -> Result<bool, Error> {
+        let is_configured = self.pins_by_pattern(repo, tag);
         let (repo, name, digest) = (repo.clone(), tag.clone(), *digest);
         self.write("write tag", tag, move |connection| {
             async move {
@@ -62,7 +64,11 @@ impl Metadata {
                 .await?;
                 let Some(manifest_id) = manifest else { return Ok(false) };
                 let repository_id = repositories::ensure(connection, &repo, provenance, now_ms).await?;
-                upsert(connection, repository_id, &name, manifest_id, provenance, now_ms).await
+                let is_set = upsert(connection, repository_id, &name, manifest_id, provenance, now_ms).await?;
+                let tags = [(name, is_configured)];
+                let arrived = Arrived { repo: &repo, repository_id, manifest_id, digest: &digest, tags: &tags };
+                pins::settle(connection, &arrived).await?;
+                Ok(is_set)
             }
             .boxed()
         })
@@ -113,20 +119,8 @@ impl Metadata {
     /// Deletes the tag, not its manifest. False if there was none.
     pub async fn delete_tag(&self, repo: &RepositoryName, tag: &Tag) -> Result<bool, Error> {
         let (repo, name) = (repo.clone(), tag.clone());
-        self.write("delete tag", tag, move |connection| {
-            async move {
-                let done = sqlx::query(
-                    "DELETE FROM tag WHERE repository_id = (SELECT id FROM repository WHERE name = $1) AND name = $2",
-                )
-                .bind(repo)
-                .bind(name)
-                .execute(connection)
-                .await?;
-                Ok(done.rows_affected() > 0)
-            }
-            .boxed()
-        })
-        .await
+        self.write("delete tag", tag, move |connection| async move { delete(connection, &repo, &name).await }.boxed())
+            .await
     }
 
     /// The pushed tags that name the manifest.
@@ -155,6 +149,24 @@ impl Metadata {
         .await
         .map_err(cannot("list the tags of", repo))
     }
+}
+
+/// What [`Metadata::delete_tag`] does, inside a change.
+pub(super) async fn delete(
+    connection: &mut SqliteConnection,
+    repo: &RepositoryName,
+    tag: &Tag,
+) -> Result<bool, sqlx::Error> {
+    let done =
+        sqlx::query("DELETE FROM tag WHERE repository_id = (SELECT id FROM repository WHERE name = $1) AND name = $2")
+            .bind(repo)
+            .bind(tag)
+            .execute(&mut *connection)
+            .await?;
+    if pins::is_written(connection, repo, tag.as_str()).await? {
+        pins::refresh(connection).await?;
+    }
+    Ok(done.rows_affected() > 0)
 }
 
 /// Points a tag at a manifest; false if it was pushed and this is no push.

@@ -131,6 +131,14 @@ pub enum Error {
         /// How many were wanted.
         bytes: u64,
     },
+    /// It is pinned.
+    #[error("{name} has {reference} pinned: take the pin off first (entrepot pin --remove, or the key `pin`)")]
+    Pinned {
+        /// The repository.
+        name: RepositoryName,
+        /// The tag or digest.
+        reference: Reference,
+    },
     /// The answer took longer than a client waits for it.
     #[error("repository {name} did not answer within {} s: an upstream is slow, try again later", waited.as_secs())]
     TooSlow {

@@ -139,7 +139,7 @@ impl Registry {
         Ok(())
     }
 
-    async fn forget_manifest(&self, name: &RepositoryName, reference: &Reference) -> Result<bool, Error> {
+    pub(super) async fn forget_manifest(&self, name: &RepositoryName, reference: &Reference) -> Result<bool, Error> {
         let deleted = match reference {
             Reference::Tag(tag) => {
                 let deleted = self.depot().metadata.delete_tag(name, tag).await?;

@@ -7,8 +7,10 @@ mod caller;
 mod error;
 pub mod explain;
 mod import;
+mod keeping;
 mod manifests;
 mod referrers;
+pub mod retention;
 pub mod routing;
 mod sessions;
 mod tags;
@@ -30,6 +32,7 @@ use crate::oci::{Digest, Host, RepositoryName};
 pub use blobs::{BlobHead, Content, PulledBlob};
 pub use caller::{Caller, Keeps, Sight};
 pub use error::Error;
+pub use keeping::RemovedRepository;
 pub use manifests::{FoundManifest, PushedManifest};
 pub use routing::{Names, Target};
 pub use sessions::Uploads;
@@ -41,6 +44,7 @@ pub use crate::cache::{
     Bypass, Depot, Error as CacheError, FillView, Outcome, PulledManifest, ScrubView, Staleness, StoredManifest,
     Verified,
 };
+pub use crate::metadata::{PinRow as Pinned, RepositoryHolding, TagHolding};
 pub use crate::upstream::{Credentials, Error as UpstreamError};
 
 /// Answers "the upstream has it" that are remembered, and for how long: a push follows within minutes.
@@ -59,7 +63,7 @@ pub enum Sparse {
 }
 
 /// What is configured of pushes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Which content a manifest may name that is not here.
     pub sparse: Sparse,
@@ -69,6 +73,8 @@ pub struct Options {
     pub sessions_max: usize,
     /// When and how fast stored blobs are checked.
     pub scrub: ScrubOptions,
+    /// What stays of pushed content.
+    pub retention: Vec<retention::Rule>,
     /// The bounds of what is kept of upstreams' lists.
     pub lists: ListLimits,
 }

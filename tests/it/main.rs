@@ -25,6 +25,7 @@ mod freshness_ahead; // when it is confirmed early, on demand, or not at all
 mod heal; // damaged bytes: set aside, fetched again or reported
 mod health; // what orchestrators and Prometheus ask
 mod import; // and in again, whoever made the layout
+mod keeping; // what operators pin, list and remove
 mod limits; // what one client may take
 mod lists; // tags and repositories, a page at a time
 mod manifests; // of upstreams, as clients ask for them
@@ -44,6 +45,7 @@ mod push; // whole pushes as each client sends them
 mod rebuild; // an index lost, damaged, put back
 mod referrers; // what is attached to a manifest
 mod referrers_mirrored; // the same of an upstream's
+mod retention; // what stays of what was pushed
 mod scrub; // every stored blob compared with its digest, again and again
 mod setup; // what clients are told to paste
 mod sources; // several places for one upstream, and what each may be told

@@ -7,6 +7,7 @@ mod quarantine;
 mod report;
 mod reservation;
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::MutexGuard as AsyncGuard;
@@ -38,6 +39,8 @@ pub struct Room {
     quarantining: tokio::sync::Mutex<()>,
     /// One eviction at a time: two would choose the same victims.
     evicting: tokio::sync::Mutex<()>,
+    /// What pinned blobs of the cache take, when that was last measured.
+    pinned_bytes: AtomicU64,
     naming: Naming,
 }
 
@@ -70,11 +73,13 @@ impl Room {
             quarantine_max_bytes,
             quarantining: tokio::sync::Mutex::default(),
             evicting: tokio::sync::Mutex::default(),
+            pinned_bytes: AtomicU64::new(0),
             naming: Naming::new(),
         };
         room.finish_leftovers().await?;
         room.settle_quarantine().await?;
         fault::point("start: removals finished");
+        room.measure_pinned().await?;
         room.report();
         Ok(Arc::new(room))
     }

@@ -3,7 +3,7 @@
 //! A running server is asked, because it alone knows how its upstreams do. Where none runs, the index of the store is read,
 //! without the store's lock and without a change to it.
 
-mod text;
+pub(super) mod text;
 
 use std::collections::HashMap;
 use std::io::Write;

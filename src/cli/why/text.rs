@@ -134,12 +134,16 @@ fn upstream(lines: &mut Lines, upstream: &UpstreamWhy, now: Moment) {
 
 /// A moment and how far it is from now.
 fn when(at: Moment, now: Moment) -> String {
+    let spoken = distance(at, now);
+    if at > now { format!("{at} (in {spoken})") } else { format!("{at} ({spoken} ago)") }
+}
+
+/// How far two moments are apart, in two units, which tell enough: `3h 20m`.
+pub(in crate::cli) fn distance(at: Moment, now: Moment) -> String {
     let distance = Duration::from_secs(at.0.abs_diff(now.0) / 1000);
-    // Two units tell enough: 3h 20m.
     let spoken: Vec<String> =
         humantime::format_duration(distance).to_string().split(' ').take(2).map(str::to_owned).collect();
-    let spoken = spoken.join(" ");
-    if at > now { format!("{at} (in {spoken})") } else { format!("{at} ({spoken} ago)") }
+    spoken.join(" ")
 }
 
 #[cfg(test)]

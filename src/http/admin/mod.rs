@@ -1,9 +1,13 @@
 //! `/api/v1/`: what operators see of the inside, as JSON. Every request becomes an [`Action`] and passes the [`Door`].
 
 mod cached;
+pub mod content;
 mod door;
 mod fills;
 mod moment;
+pub mod pins;
+mod reference;
+pub mod retention;
 pub mod robots;
 mod route;
 mod scrub;
@@ -59,6 +63,13 @@ async fn dispatch(app: &AppState, action: &Action, request: Request, id: Request
         Action::ShowScrub => {
             scrub::show(&app.registry).await.map_err(|error| ApiError::internal(&error, &id.to_string()))
         }
+        Action::ListPins => pins::list(&app.registry, id).await,
+        Action::Pin => pins::put(&app.registry, &asked, id).await,
+        Action::Unpin => pins::remove(&app.registry, &asked, id).await,
+        Action::ListContent => content::list(&app.registry, &asked, id).await,
+        Action::RemoveContent => content::remove(&app.registry, &asked, id).await,
+        Action::PlanRetention => retention::plan(&app.registry, id).await,
+        Action::ApplyRetention => retention::apply(&app.registry, id).await,
         Action::Explain => why::explain(&app.registry, &asked, id).await,
         Action::Warm => warm::begin(&app.registry, &asked, body, id).await,
     }

@@ -31,6 +31,20 @@ pub enum Action {
     ImportManifest,
     /// Bring a reference into the cache.
     Warm,
+    /// What is pinned.
+    ListPins,
+    /// Keep something from eviction.
+    Pin,
+    /// Keep it no more.
+    Unpin,
+    /// What is kept here.
+    ListContent,
+    /// Take something away.
+    RemoveContent,
+    /// What the rules of retention do not keep.
+    PlanRetention,
+    /// Delete that.
+    ApplyRetention,
 }
 
 /// Why a request is no action.
@@ -38,8 +52,7 @@ pub enum Action {
 pub enum Unroutable {
     /// No endpoint has this path.
     #[error(
-        "there is no such endpoint under /api/: there are /api/v1/fills, /api/v1/scrub, /api/v1/why?ref=REF and \
-         /api/v1/warm"
+        "there is no such endpoint under /api/: there are /api/v1/ content, fills, pins, retention, robots, scrub, warm and why"
     )]
     Path,
     /// The endpoint does not know this method.
@@ -64,6 +77,13 @@ impl Action {
             Self::ImportLink => "import_link",
             Self::ImportManifest => "import_manifest",
             Self::Warm => "warm",
+            Self::ListPins => "list_pins",
+            Self::Pin => "pin",
+            Self::Unpin => "unpin",
+            Self::ListContent => "list_content",
+            Self::RemoveContent => "remove_content",
+            Self::PlanRetention => "plan_retention",
+            Self::ApplyRetention => "apply_retention",
         }
     }
 }
@@ -81,17 +101,30 @@ pub fn route(method: &Method, path: &str) -> Result<Action, Unroutable> {
         "/api/v1/scrub" => (Action::ShowScrub, READ),
         "/api/v1/why" => (Action::Explain, READ),
         "/api/v1/warm" => (Action::Warm, "POST"),
-        "/api/v1/robots" if *method == Method::POST => (Action::CreateRobot, "POST"),
-        "/api/v1/robots" => (Action::ListRobots, "GET, HEAD, POST"),
+        "/api/v1/robots" => (read_or(method, Action::ListRobots, Method::POST, Action::CreateRobot), "GET, HEAD, POST"),
         "/api/v1/cached/blob" => (Action::ImportBlob, "PUT"),
         "/api/v1/cached/link" => (Action::ImportLink, "PUT"),
         "/api/v1/cached/manifest" => (Action::ImportManifest, "PUT"),
+        "/api/v1/pins" if *method == Method::DELETE => (Action::Unpin, "GET, HEAD, PUT, DELETE"),
+        "/api/v1/pins" => (read_or(method, Action::ListPins, Method::PUT, Action::Pin), "GET, HEAD, PUT, DELETE"),
+        "/api/v1/content" => {
+            (read_or(method, Action::ListContent, Method::DELETE, Action::RemoveContent), "GET, HEAD, DELETE")
+        }
+        "/api/v1/retention" => {
+            (read_or(method, Action::PlanRetention, Method::PUT, Action::ApplyRetention), "GET, HEAD, PUT")
+        }
         _ => return Err(Unroutable::Path),
     };
     if allow.split(", ").any(|allowed| allowed == method.as_str()) {
         Ok(action)
     } else {
         Err(Unroutable::Method { allow })
+    }
+}
+
+/// What an endpoint means that can be read, and changed by one method.
+fn read_or(method: &Method, read: Action, changing: Method, change: Action) -> Action {
+    if *method == changing { change } else { read }
     }
 }
 
@@ -120,6 +153,16 @@ mod tests {
             (Method::GET, "/api/v1/cached/blob", Err(Unroutable::Method { allow: "PUT" })),
             (Method::POST, "/api/v1/warm", Ok(Action::Warm)),
             (Method::GET, "/api/v1/warm", Err(Unroutable::Method { allow: "POST" })),
+            (Method::GET, "/api/v1/pins", Ok(Action::ListPins)),
+            (Method::PUT, "/api/v1/pins", Ok(Action::Pin)),
+            (Method::DELETE, "/api/v1/pins", Ok(Action::Unpin)),
+            (Method::POST, "/api/v1/pins", Err(Unroutable::Method { allow: "GET, HEAD, PUT, DELETE" })),
+            (Method::GET, "/api/v1/content", Ok(Action::ListContent)),
+            (Method::DELETE, "/api/v1/content", Ok(Action::RemoveContent)),
+            (Method::PUT, "/api/v1/content", Err(Unroutable::Method { allow: "GET, HEAD, DELETE" })),
+            (Method::GET, "/api/v1/retention", Ok(Action::PlanRetention)),
+            (Method::PUT, "/api/v1/retention", Ok(Action::ApplyRetention)),
+            (Method::DELETE, "/api/v1/retention", Err(Unroutable::Method { allow: "GET, HEAD, PUT" })),
             (Method::GET, "/api/v1/fills/", Err(Unroutable::Path)),
             (Method::GET, "/api/v2/fills", Err(Unroutable::Path)),
             (Method::GET, "/api/", Err(Unroutable::Path)),

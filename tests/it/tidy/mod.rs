@@ -24,7 +24,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("config", &[]),
     (
         "cli",
-        &["config", "http", "tasks", "registry", "auth", "cache", "upstream", "metadata", "blobs", "storage", "oci", "layout"],
+        &[
+            "config", "http", "tasks", "registry", "auth", "cache", "upstream", "metadata", "blobs", "storage", "oci",
+            "layout",
+        ],
     ),
 ];
 
