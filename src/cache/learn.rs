@@ -105,6 +105,7 @@ async fn learn_manifest(
         manifest: &manifest,
         provenance: Provenance::Pushed,
         tags: &[],
+        immutable: &[],
         now_ms,
     };
     metadata.put_manifest(new).await?;

@@ -97,8 +97,19 @@ impl Asked {
         let (method, headers) = (parts.method, parts.headers);
         let (sight, keeps) = (Sight::default(), Keeps::default());
         let (insists, only_stored) = (false, false);
-        let mut asked =
-            Self { method, headers, query, authority, client, certificate, transport, insists, sight, keeps, only_stored };
+        let mut asked = Self {
+            method,
+            headers,
+            query,
+            authority,
+            client,
+            certificate,
+            transport,
+            insists,
+            sight,
+            keeps,
+            only_stored,
+        };
         asked.only_stored = asked.says(&[&CACHE_CONTROL], "only-if-cached");
         (asked, body)
     }

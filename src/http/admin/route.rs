@@ -125,7 +125,6 @@ pub fn route(method: &Method, path: &str) -> Result<Action, Unroutable> {
 /// What an endpoint means that can be read, and changed by one method.
 fn read_or(method: &Method, read: Action, changing: Method, change: Action) -> Action {
     if *method == changing { change } else { read }
-    }
 }
 
 #[cfg(test)]
