@@ -201,6 +201,7 @@ async fn put(index: &Metadata, root: &Path, shape: &Shape, number: usize) -> Res
             manifest: &parsed,
             provenance,
             tags: &tags[first..tags.len().min(first + 1000)],
+            immutable: &[],
             now_ms: LONG_AGO_MS + age,
         };
         index.put_manifest(new).await?;

@@ -129,8 +129,8 @@ pub async fn post_for_lines<T: DeserializeOwned, B: Serialize>(
     }))
 }
 
-/// A proxy would not find this machine's own loopback, and is never let in.
-fn client(server: &InstanceUrl) -> Result<ClientBuilder, Failure> {
+/// What speaks to a server of ours. A proxy would not find this machine's own loopback, and is never let in.
+pub(super) fn client(server: &InstanceUrl) -> Result<ClientBuilder, Failure> {
     let client = Client::builder().connect_timeout(CONNECT_TIMEOUT).no_proxy();
     let Some(file) = server.certificate() else { return Ok(client) };
     let trusted = pinned::trust(file).map_err(|source| Failure::Certificate { path: file.to_owned(), source })?;

@@ -12,6 +12,7 @@ use http_body_util::BodyExt as _;
 use http_body_util::combinators::UnsyncBoxBody;
 use serde::de::DeserializeOwned;
 
+use super::admin_api;
 use super::instance_url::InstanceUrl;
 use super::unserved::Unserved;
 use crate::config::Config;
@@ -47,10 +48,8 @@ pub enum Door {
 impl Door {
     /// The server that was named; else the one that should listen here; else the store, if it may be made or is there.
     pub async fn open(config: &Config, named: Option<&InstanceUrl>, may_create: bool) -> anyhow::Result<Self> {
-        let server = named.cloned().unwrap_or_else(|| InstanceUrl::of(config.http.listen));
-        // A proxy would not find this machine's own loopback, and is never let in.
-        let client =
-            reqwest::Client::builder().no_proxy().connect_timeout(std::time::Duration::from_secs(5)).build()?;
+        let server = named.cloned().unwrap_or_else(|| InstanceUrl::of(&config.http));
+        let client = admin_api::client(&server)?.build()?;
         let probe = client.get(format!("{}/v2/", server.origin())).send().await;
         match probe {
             Ok(_) => Ok(Self::Server { client, server }),

@@ -49,7 +49,7 @@ impl Steering {
         config: &Config,
         question: &Question<'_>,
     ) -> anyhow::Result<Option<T>> {
-        let server = self.server.clone().unwrap_or_else(|| InstanceUrl::of(config.http.listen));
+        let server = self.server.clone().unwrap_or_else(|| InstanceUrl::of(&config.http));
         match admin_api::send(&server, question.method.clone(), question.path, question.parameters).await {
             Ok(answer) => Ok(Some(answer)),
             Err(Failure::NoServer { .. }) if self.server.is_none() => Ok(None),

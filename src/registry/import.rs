@@ -36,7 +36,7 @@ impl Registry {
     pub async fn import_link(self: &Arc<Self>, target: &Target, digest: &Digest) -> Result<(), Error> {
         let name = self.importable(target).await?.canonical;
         let unknown = || Error::BlobUnknown { name: name.clone(), digest: *digest };
-        if self.readable_by_all(self.depot().metadata.find_mountable(digest).await?).is_empty() {
+        if self.readable(self.depot().metadata.find_mountable(digest).await?, &target.caller.sight).is_empty() {
             return Err(unknown());
         }
         let (this, repository, wanted) = (Arc::clone(self), name.clone(), *digest);

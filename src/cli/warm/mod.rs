@@ -91,7 +91,7 @@ async fn warm(
     out: &mut impl Write,
     err: &mut impl Write,
 ) -> anyhow::Result<usize> {
-    let server = arguments.server.clone().unwrap_or_else(|| InstanceUrl::of(config.http.listen));
+    let server = arguments.server.clone().unwrap_or_else(|| InstanceUrl::of(&config.http));
     let platforms: Vec<String> = match &arguments.platform[..] {
         _ if arguments.all_platforms => vec![ALL_PLATFORMS.to_owned()],
         [] => vec![Platform::of_this_machine().to_string()],

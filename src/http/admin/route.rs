@@ -101,17 +101,17 @@ pub fn route(method: &Method, path: &str) -> Result<Action, Unroutable> {
         "/api/v1/scrub" => (Action::ShowScrub, READ),
         "/api/v1/why" => (Action::Explain, READ),
         "/api/v1/warm" => (Action::Warm, "POST"),
-        "/api/v1/robots" => (read_or(method, Action::ListRobots, Method::POST, Action::CreateRobot), "GET, HEAD, POST"),
+        "/api/v1/robots" => (read_or(method, Action::ListRobots, &Method::POST, Action::CreateRobot), "GET, HEAD, POST"),
         "/api/v1/cached/blob" => (Action::ImportBlob, "PUT"),
         "/api/v1/cached/link" => (Action::ImportLink, "PUT"),
         "/api/v1/cached/manifest" => (Action::ImportManifest, "PUT"),
         "/api/v1/pins" if *method == Method::DELETE => (Action::Unpin, "GET, HEAD, PUT, DELETE"),
-        "/api/v1/pins" => (read_or(method, Action::ListPins, Method::PUT, Action::Pin), "GET, HEAD, PUT, DELETE"),
+        "/api/v1/pins" => (read_or(method, Action::ListPins, &Method::PUT, Action::Pin), "GET, HEAD, PUT, DELETE"),
         "/api/v1/content" => {
-            (read_or(method, Action::ListContent, Method::DELETE, Action::RemoveContent), "GET, HEAD, DELETE")
+            (read_or(method, Action::ListContent, &Method::DELETE, Action::RemoveContent), "GET, HEAD, DELETE")
         }
         "/api/v1/retention" => {
-            (read_or(method, Action::PlanRetention, Method::PUT, Action::ApplyRetention), "GET, HEAD, PUT")
+            (read_or(method, Action::PlanRetention, &Method::PUT, Action::ApplyRetention), "GET, HEAD, PUT")
         }
         _ => return Err(Unroutable::Path),
     };
@@ -123,8 +123,8 @@ pub fn route(method: &Method, path: &str) -> Result<Action, Unroutable> {
 }
 
 /// What an endpoint means that can be read, and changed by one method.
-fn read_or(method: &Method, read: Action, changing: Method, change: Action) -> Action {
-    if *method == changing { change } else { read }
+fn read_or(method: &Method, read: Action, changing: &Method, change: Action) -> Action {
+    if method == changing { change } else { read }
 }
 
 #[cfg(test)]
