@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use entrepot::config::{ClientCertificates, TlsVersion};
+use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -346,7 +347,7 @@ async fn sighup_reads_the_pair_anew_and_without_tls_harms_nobody() {
     let before = client.shown(process.address).await;
     let after = pair.renew();
     assert_eq!(client.shown(process.address).await, before);
-    process.signal(rustix::process::Signal::HUP);
+    process.signal(Signal::HUP);
     let changed = async {
         while client.shown(process.address).await != after {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -359,7 +360,7 @@ async fn sighup_reads_the_pair_anew_and_without_tls_harms_nobody() {
     let folder = TempDir::new().unwrap();
     std::fs::write(folder.path().join("config.yaml"), "upstreams: {}").unwrap();
     let plain = Process::serve(folder.path(), &[]).await;
-    plain.signal(rustix::process::Signal::HUP);
+    plain.signal(Signal::HUP);
     assert_eq!(plain.send(Call::get("/v2/")).await.status(), 200);
     plain.terminate();
     assert_eq!(plain.ended().await.0, Some(0));
