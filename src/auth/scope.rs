@@ -55,8 +55,8 @@ fn wanted_by(action: &str) -> Permissions {
 mod tests {
     use super::*;
 
-    fn repository(name: &str, wanted: &[Permission]) -> Option<Scope> {
-        Some(Scope::Repository { name: name.parse().unwrap(), wanted: wanted.iter().copied().collect() })
+    fn repository(name: &str, wanted: &[Permission]) -> Scope {
+        Scope::Repository { name: name.parse().unwrap(), wanted: wanted.iter().copied().collect() }
     }
 
     #[test]
@@ -69,9 +69,9 @@ mod tests {
             ("repository:a/b:pull,fly", repository("a/b", &[Pull])),
             ("repository:a/b:", repository("a/b", &[])),
             ("repository:registry.lan:5000/a:pull", repository("registry.lan:5000/a", &[Pull])),
-            ("registry:catalog:*", Some(Scope::List)),
+            ("registry:catalog:*", Scope::List),
         ] {
-            assert_eq!(Scope::parse(text), scope, "{text}");
+            assert_eq!(Scope::parse(text), Some(scope), "{text}");
         }
     }
 
