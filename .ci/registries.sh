@@ -115,7 +115,7 @@ END
 }
 
 # make_entrepot: writes the configuration with the origin, if one was made, as default upstream, and starts it. SPARSE
-# may be set to another value of push.sparse, UPSTREAMS to another map of upstreams.
+# may be set to another value of push.sparse, UPSTREAMS to another map of upstreams, AUTH to who may do what.
 make_entrepot() {
     local upstreams=${UPSTREAMS:-}
     [ -n "$upstreams" ] || upstreams='{}'
@@ -134,6 +134,7 @@ cache:
 push:
   sparse: ${SPARSE:-indexes}
 upstreams: $upstreams
+${AUTH:+auth: $AUTH}
 log:
   format: json
 END

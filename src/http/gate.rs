@@ -47,7 +47,7 @@ pub async fn admit(app: &AppState, asked: &mut Asked, action: &Action) -> Result
     let door = Door { asked, registry, standing: &app.authority.standing() };
     // What is said to an upstream that shows each client what it lets it see is said to that upstream, not to us.
     let is_relayed = match needed {
-        Needed::In(name, _) => registry.relays_credentials(&asked.target(name)),
+        Needed::In(name, _) => registry.guards_anything() && registry.relays_credentials(&asked.target(name)),
         Needed::Presence => registry.challenges(asked.query.first("ns"), asked.host().as_deref()),
         Needed::List => false,
     };
@@ -62,10 +62,7 @@ pub async fn admit(app: &AppState, asked: &mut Asked, action: &Action) -> Result
         Needed::Presence if caller.standing().is_configured && !is_relayed && !caller.has_come_in() => Verdict::No,
         Needed::Presence => Verdict::Yes,
         Needed::List => caller.may_list(),
-        Needed::In(name, permission) => {
-            let target = asked.target(name);
-            caller.may(permission, || registry.known_as(&target))
-        }
+        Needed::In(name, permission) => caller.may(permission, || registry.known_as(&asked.target(name))),
     };
     if verdict != Verdict::Yes {
         return Err(door.turn_away(&caller, verdict, &needed));

@@ -28,11 +28,13 @@ impl Registry {
         names
     }
 
+    /// Is there an upstream whose content is not for everyone?
+    pub const fn guards_anything(&self) -> bool {
+        !self.guarded.is_empty()
+    }
+
     /// Are the caller's credentials meant for an upstream that guards what it has, rather than for us?
     pub fn relays_credentials(&self, target: &Target) -> bool {
-        if self.guarded.is_empty() {
-            return false;
-        }
         let Ok(route) = self.names.route(target) else { return false };
         self.is_guarded(route.mirrored.as_ref().map_or(&route.home, |mirrored| &mirrored.canonical))
     }
