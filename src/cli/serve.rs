@@ -22,6 +22,7 @@ use crate::cache::{
 };
 use crate::clock::Clock;
 use crate::config::{self, Config, LoadedConfig, LogFormat, OnUpstream404};
+use crate::fault;
 use crate::http::server::{ServerOptions, listen, serve};
 use crate::http::{AppOptions, AppState, admin, router};
 use crate::metadata::{self, Metadata};
@@ -98,10 +99,13 @@ pub async fn serve_opened(
     let state = AppState::new(Arc::clone(&registry), metrics, app_options(config));
     let serving = serve(listener, router(state), server_options(config), shutdown);
     let (served, (), ()) = tokio::join!(serving, jobs, scrubbing);
+    fault::point("stop: served");
     // Nothing may want the index any more when it is closed.
     registry.fills().stop().await;
+    fault::point("stop: fills ended");
     info!(connections_cut = served.connections_cut, "stopped serving");
     metadata.close().await;
+    fault::point("stop: index closed");
     Ok(())
 }
 
@@ -122,7 +126,9 @@ pub async fn open(config: &Config, clock: Clock) -> anyhow::Result<Opened> {
     let blobs = Blobs::new(Arc::clone(&store));
     let index = metadata::Options { names: Some(recorded_names(&blobs)), ..metadata::Options::new(store.index_path()) };
     let metadata = Metadata::open(index).await?;
+    fault::point("start: index opened");
     store.mark_complete()?;
+    fault::point("start: marked complete");
     if let Some(recorded) = metadata.names_to_learn() {
         warn!("the index is older than the record of names beside it, and learns from that");
         for lost in learn_names(&metadata, &blobs, &recorded, clock.now_ms()).await? {
@@ -169,6 +175,7 @@ pub async fn open(config: &Config, clock: Clock) -> anyhow::Result<Opened> {
     };
     let registry = Arc::new(Registry::new(names(config)?, mirrors, depot, memory, options));
     registry.restore_uploads().await?;
+    fault::point("start: ready");
     Ok(Opened { registry, metrics, metadata })
 }
 

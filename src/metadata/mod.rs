@@ -198,7 +198,7 @@ impl Metadata {
             .map_err(failed)?;
         let limits = BatchLimits { commands_max: batch_max, duration_max: batch_duration_max };
         let names_held = recording.as_ref().map(Recording::hold);
-        let writer = Writer::start(connection, limits, recording);
+        let writer = Writer::start(path.clone(), connection, limits, recording);
         Ok(Self { inner: Arc::new(Inner { path, readers, writer, names: Mutex::new(ahead), names_held }) })
     }
 
