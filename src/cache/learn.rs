@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tracing::{info, warn};
 
 use super::Error;
-use crate::blobs::{Blobs, FileSize};
+use crate::blobs::{Blobs, FileSize, NameFile};
 use crate::metadata::{BlobRow, FoundBlob, Metadata, NameRecord, Names, NewManifest, Provenance};
 use crate::oci::{Digest, Manifest, RepositoryName};
 
@@ -149,22 +149,22 @@ pub(super) async fn describe(blobs: &Blobs, digest: Digest, file: FileSize) -> R
 
 /// The record of names that lies in a store.
 pub fn recorded_names(blobs: &Blobs) -> Arc<dyn NameRecord> {
-    Arc::new(Recorded(blobs.clone()))
+    Arc::new(Recorded(blobs.name_file()))
 }
 
 #[derive(Debug)]
-struct Recorded(Blobs);
+struct Recorded(NameFile);
 
 impl NameRecord for Recorded {
     fn read(&self) -> io::Result<Option<Vec<u8>>> {
-        Ok(self.0.store().read_names()?)
+        self.0.read()
     }
 
     fn append(&self, lines: &[u8]) -> io::Result<()> {
-        Ok(self.0.store().append_names(lines)?)
+        self.0.append(lines)
     }
 
     fn replace(&self, lines: &[u8]) -> io::Result<()> {
-        Ok(self.0.store().replace_names(lines)?)
+        self.0.replace(lines)
     }
 }

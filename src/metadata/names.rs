@@ -102,6 +102,16 @@ fn checked(line: &[u8]) -> Option<(i64, &str)> {
     (checksum(rest) == sum).then_some((batch.parse().ok()?, json))
 }
 
+/// Does a record begin and end as it should for the last batch of the index? What lies between is read when it is needed.
+fn is_current(record: &[u8], known: i64) -> bool {
+    let mut lines = record.split(|byte| *byte == b'\n');
+    let is_base = |line: &[u8]| checked(line).is_some_and(|(_, json)| json == "[]");
+    let begins = lines.clone().next().is_some_and(is_base);
+    // Every line ends, so the last one is followed by nothing.
+    let ends = lines.next_back().is_some_and(<[u8]>::is_empty);
+    begins && ends && lines.next_back().and_then(checked).is_some_and(|(batch, _)| batch == known)
+}
+
 fn checksum(text: &str) -> String {
     Digest::of(Algorithm::Sha256, text.as_bytes()).hex()[..8].to_owned()
 }
@@ -149,10 +159,11 @@ impl Recording {
         let reading = Arc::clone(&record);
         let found = blocking(move || reading.read()).await?;
         let base_bytes = found.as_ref().map_or(0, |found| found.len() as u64);
-        let names = found.map(|found| Names::parse(&found));
+        let is_current = found.as_ref().is_some_and(|found| is_current(found, known));
+        let names = found.filter(|_| !is_current).map(|found| Names::parse(&found));
         let ahead = match names {
             Some(names) if names.batch > known => Some(names),
-            Some(names) if names.batch == known && names.is_complete() => None,
+            _ if is_current => None,
             _ => {
                 sqlx::query("UPDATE name_record SET is_due = 1").execute(connection).await?;
                 None

@@ -234,11 +234,12 @@ impl Task {
         }
         let committed = match fault::before("commit a change of", &self.path) {
             Ok(()) => execute(&mut self.connection, "COMMIT").await,
-            Err(injected) => Err(injected.into()),
+            Err(error) => Err(error.into()),
         };
         match (&committed, &mut self.recording) {
+            (Ok(()), _) => fault::point("index: committed"),
             (Err(_), Some(recording)) => recording.not_committed(),
-            _ => fault::point("index: committed"),
+            (Err(_), None) => {}
         }
         committed
     }

@@ -104,6 +104,11 @@ pub(super) fn sync(file: &File, path: &Path) -> Result<(), Error> {
     call("syncing", path, || file.sync_all())
 }
 
+/// Makes the bytes of a file durable, and of the rest what it takes to read them.
+pub(super) fn sync_bytes(file: &File, path: &Path) -> Result<(), Error> {
+    call("syncing", path, || file.sync_data())
+}
+
 pub(super) fn rename(from: &Path, to: &Path) -> Result<(), Error> {
     call("renaming to", to, || std::fs::rename(from, to))
 }

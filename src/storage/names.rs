@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::sync::{Mutex, PoisonError};
 
 use super::{Error, Store, fs, keys};
@@ -30,7 +29,7 @@ impl Store {
                 none.insert(opened)
             }
         };
-        match file.write_all_at(lines, *length).and_then(|()| file.sync_data()) {
+        match fs::write_at(file, &path, *length, lines).and_then(|()| fs::sync_bytes(file, &path)) {
             Ok(()) => {
                 *length += lines.len() as u64;
                 Ok(())
@@ -39,7 +38,7 @@ impl Store {
                 // Half a line would be told by its checksum; this only tidies up.
                 let _ = file.set_len(*length);
                 *open = None;
-                Err(Error::io("writing", &path)(error))
+                Err(error)
             }
         }
     }
