@@ -5,7 +5,7 @@
 //!                        └ cut: Range from the byte reached, with back-off; a byte gained resets the budget
 //! ```
 //! A crash anywhere leaves the staging file (continued when the blob is asked for again) or a named file without a row
-//! (replaced by the next fill). Every other end goes through [`Filler::settle`], which leaves or removes the file and
+//! (removed at the next start). Every other end goes through [`Filler::settle`], which leaves or removes the file and
 //! gives back or hands on the space.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,8 +25,9 @@ use super::lanes::Turn;
 use super::live::Live;
 use super::room::Reservation;
 use super::space::{Class, Holding, blocks_for};
-use crate::blobs::{self, BlobWriter, Growth, Lease, Proven, Staging};
-use crate::metadata::{BlobRow, Link, Provenance};
+use crate::blobs::{self, BlobWriter, Committed, Growth, Lease, Proven, Staging};
+use crate::fault;
+use crate::metadata::{Link, Provenance};
 use crate::oci::{Digest, RepositoryName};
 use crate::report::Chain;
 use crate::upstream::{self, BlobStream, Fetch, Origin};
@@ -65,6 +66,8 @@ struct Held {
     staging: Option<Staging>,
     /// The length the upstream announced.
     total_bytes: Option<u64>,
+    /// What was to become a blob and did not.
+    left: Left,
 }
 
 impl Filler {
@@ -72,7 +75,7 @@ impl Filler {
         let depot = Arc::clone(&self.depot);
         depot.metrics.fills_in_flight.increment(1.0);
         let reservation = Reservation::none(&depot.room, Class::Cached);
-        let mut held = Held { reservation, staging: None, total_bytes: None };
+        let mut held = Held { reservation, staging: None, total_bytes: None, left: Left::default() };
         let ended = tokio::select! {
             ended = tokio::time::timeout(depot.fill_timeout, self.fill(&mut held)) => ended.unwrap_or_else(|_| {
                 let host = self.source.mirror.host().clone();
@@ -152,7 +155,11 @@ impl Filler {
         match self.make_room(held).await {
             Ok(()) => {}
             Err(Error::NoRoom { .. }) => return Ok(self.bypass()),
-            Err(Error::Blobs(error)) if error.is_no_space() => return Ok(self.bypass()),
+            // A disk that is full, or that takes nothing at all, fails no pull.
+            Err(Error::Blobs(error)) => {
+                warn!(digest = %self.digest, error = %Chain(&error), "a fill streams past the store");
+                return Ok(self.bypass());
+            }
             Err(error) => return Err(error),
         }
         self.take_in(held, stream, turn).await
@@ -249,6 +256,7 @@ impl Filler {
             Some(staging) => staging,
             None => self.depot.blobs.stage_fill(self.digest).await?,
         };
+        fault::point("fill: file made");
         let staging = held.staging.insert(staging);
         if let Some(total_bytes) = held.total_bytes
             && staging.preallocate(total_bytes).await?
@@ -287,13 +295,12 @@ impl Filler {
             Err(error) => return Err(error.into()),
         };
         // From here on the file is not this fill's to settle: what the time limit ends is the waiting alone.
-        let staging = held.staging.take();
         let landing = Landing {
             depot: Arc::clone(depot),
             repository: self.source.canonical.clone(),
             digest: self.digest,
-            reservation: held.reservation.split_off(),
-            staging,
+            file: (held.staging.take(), held.reservation.split_off()),
+            left: Arc::clone(&held.left),
             _entry: Arc::clone(&self.entry),
         };
         to_the_end(landing.land(proven)).await.unwrap_or(Err(Error::Stopped))
@@ -301,23 +308,29 @@ impl Filler {
 
     /// What a fill that did not become a blob leaves: bytes worth continuing with, or nothing.
     async fn settle(&self, held: Held, ended: &Result<Ended, Error>) {
-        let Held { reservation, staging: Some(staging), .. } = held else { return };
-        // What is left of the file is measured next: no write may be under way then.
+        // What is left of the file is measured next: no write may be under way then, nor its naming.
         while Arc::strong_count(&self.entry) > 1 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
+        let left = held.left.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let (staging, reservation) = left.unwrap_or((held.staging, held.reservation));
+        let Some(staging) = staging else { return };
         // What is wrong already does not get right by being continued, and what has no room blocks room.
         let is_worth_keeping = match ended {
             Ok(_) | Err(Error::Wrong { .. } | Error::NoRoom { .. }) => false,
             Err(_) => staging.settle().await.is_ok_and(|length| length > 0),
         };
         let _named = self.depot.room.naming(&self.digest).await;
-        if is_worth_keeping {
-            let stored_bytes = staging.allocated_bytes().await.unwrap_or(reservation.bytes());
-            reservation.leave_partial(self.digest, stored_bytes);
-        } else if let Err(error) = staging.remove().await {
-            warn!(digest = %self.digest, error = %Chain(&error), "removing the file of a fill failed");
+        if !is_worth_keeping {
+            match staging.remove().await {
+                Ok(()) => return,
+                Err(error) => warn!(digest = %self.digest, error = %Chain(&error), "removing a fill's file failed"),
+            }
         }
+        // What cannot be removed counts too.
+        let stored_bytes = staging.allocated_bytes().await.unwrap_or(reservation.bytes());
+        reservation.leave_partial(self.digest, stored_bytes);
+        fault::point("fill: left to be continued");
     }
 }
 
@@ -326,51 +339,33 @@ struct Landing {
     depot: Arc<Depot>,
     repository: RepositoryName,
     digest: Digest,
-    reservation: Reservation,
-    staging: Option<Staging>,
-    /// The fill's place in the table: another must not begin before this one's end is seen.
+    file: (Option<Staging>, Reservation),
+    /// Where the fill finds the file again if it has not become a blob.
+    left: Left,
+    /// The fill's place in the table, so that the fill does not end before this.
     _entry: Lease,
 }
 
+type Left = Arc<Mutex<Option<(Option<Staging>, Reservation)>>>;
+
 impl Landing {
     async fn land(self, proven: Proven) -> Result<(), Error> {
-        let (depot, digest) = (Arc::clone(&self.depot), &{ self.digest });
-        let _named = depot.room.naming(digest).await;
-        let committed = match proven.name().await {
-            Ok(committed) => committed,
-            Err(error) => {
-                if let Some(staging) = &self.staging
-                    && let Err(error) = staging.remove().await
-                {
-                    warn!(%digest, error = %Chain(&error), "removing the file of a fill failed");
-                }
-                return Err(error.into());
-            }
+        let Self { depot, repository, digest, file: (staging, mut reservation), left, _entry } = self;
+        let now_ms = depot.clock.now_ms();
+        let naming = async {
+            let Committed { size_bytes, stored_bytes } = proven.name().await?;
+            let cached = Provenance::Cached;
+            let recorded = depot.metadata.commit_blob(&repository, &digest, size_bytes, stored_bytes, cached, now_ms);
+            let change = recorded.await?;
+            fault::point("fill: recorded");
+            let after = Holding::of_present(stored_bytes, change.after.pushed);
+            reservation.split_off().admit(change.before.as_ref().and_then(Holding::of), after);
+            Ok::<_, Error>(())
         };
-        let (size_bytes, stored_bytes) = (committed.size_bytes, committed.stored_bytes);
-        let (cached, now_ms) = (Provenance::Cached, depot.clock.now_ms());
-        let recorded =
-            depot.metadata.commit_blob(&self.repository, digest, size_bytes, stored_bytes, cached, now_ms).await;
-        let change = match recorded {
-            Ok(change) => change,
-            Err(error) => {
-                self.remove_unrecorded().await;
-                return Err(error.into());
-            }
-        };
-        let after = Holding { stored_bytes, pushed: change.after.pushed };
-        self.reservation.admit(change.before.as_ref().and_then(Holding::of), after);
-        Ok(())
-    }
-
-    /// Bytes without a row take space that nobody counts, but the row may be there: a push's, or this one's after all.
-    async fn remove_unrecorded(&self) {
-        let row = self.depot.metadata.find_blob(&self.digest).await;
-        if let Ok(row) = row
-            && !row.as_ref().is_some_and(BlobRow::is_present)
-            && let Err(error) = self.depot.blobs.remove(self.digest).await
-        {
-            warn!(digest = %self.digest, error = %Chain(&error), "removing an unrecorded blob failed");
+        let named = depot.room.name(&digest, naming).await;
+        if named.is_err() {
+            *left.lock().unwrap_or_else(PoisonError::into_inner) = Some((staging, reservation));
         }
+        named
     }
 }
