@@ -66,6 +66,8 @@ struct Held {
     staging: Option<Staging>,
     /// The length the upstream announced.
     total_bytes: Option<u64>,
+    /// What was to become a blob and did not.
+    left: Left,
 }
 
 impl Filler {
@@ -73,7 +75,7 @@ impl Filler {
         let depot = Arc::clone(&self.depot);
         depot.metrics.fills_in_flight.increment(1.0);
         let reservation = Reservation::none(&depot.room, Class::Cached);
-        let mut held = Held { reservation, staging: None, total_bytes: None };
+        let mut held = Held { reservation, staging: None, total_bytes: None, left: Left::default() };
         let ended = tokio::select! {
             ended = tokio::time::timeout(depot.fill_timeout, self.fill(&mut held)) => ended.unwrap_or_else(|_| {
                 let host = self.source.mirror.host().clone();
@@ -293,13 +295,12 @@ impl Filler {
             Err(error) => return Err(error.into()),
         };
         // From here on the file is not this fill's to settle: what the time limit ends is the waiting alone.
-        let staging = held.staging.take();
         let landing = Landing {
             depot: Arc::clone(depot),
             repository: self.source.canonical.clone(),
             digest: self.digest,
-            reservation: held.reservation.split_off(),
-            staging,
+            file: (held.staging.take(), held.reservation.split_off()),
+            left: Arc::clone(&held.left),
             _entry: Arc::clone(&self.entry),
         };
         to_the_end(landing.land(proven)).await.unwrap_or(Err(Error::Stopped))
@@ -307,11 +308,13 @@ impl Filler {
 
     /// What a fill that did not become a blob leaves: bytes worth continuing with, or nothing.
     async fn settle(&self, held: Held, ended: &Result<Ended, Error>) {
-        let Held { reservation, staging: Some(staging), .. } = held else { return };
-        // What is left of the file is measured next: no write may be under way then.
+        // What is left of the file is measured next: no write may be under way then, nor its naming.
         while Arc::strong_count(&self.entry) > 1 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
+        let left = held.left.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let (staging, reservation) = left.unwrap_or((held.staging, held.reservation));
+        let Some(staging) = staging else { return };
         // What is wrong already does not get right by being continued, and what has no room blocks room.
         let is_worth_keeping = match ended {
             Ok(_) | Err(Error::Wrong { .. } | Error::NoRoom { .. }) => false,
@@ -336,35 +339,33 @@ struct Landing {
     depot: Arc<Depot>,
     repository: RepositoryName,
     digest: Digest,
-    reservation: Reservation,
-    staging: Option<Staging>,
-    /// The fill's place in the table: another must not begin before this one's end is seen.
+    file: (Option<Staging>, Reservation),
+    /// Where the fill finds the file again if it has not become a blob.
+    left: Left,
+    /// The fill's place in the table, so that the fill does not end before this.
     _entry: Lease,
 }
 
+type Left = Arc<Mutex<Option<(Option<Staging>, Reservation)>>>;
+
 impl Landing {
     async fn land(self, proven: Proven) -> Result<(), Error> {
-        let Self { depot, repository, digest, reservation, staging, _entry } = self;
+        let Self { depot, repository, digest, file: (staging, mut reservation), left, _entry } = self;
+        let now_ms = depot.clock.now_ms();
         let naming = async {
-            let Committed { size_bytes, stored_bytes } = match proven.name().await {
-                Ok(committed) => committed,
-                Err(error) => {
-                    if let Some(staging) = &staging
-                        && let Err(error) = staging.remove().await
-                    {
-                        warn!(%digest, error = %Chain(&error), "removing the file of a fill failed");
-                    }
-                    return Err(Error::from(error));
-                }
-            };
-            let (cached, now_ms) = (Provenance::Cached, depot.clock.now_ms());
-            let change =
-                depot.metadata.commit_blob(&repository, &digest, size_bytes, stored_bytes, cached, now_ms).await?;
+            let Committed { size_bytes, stored_bytes } = proven.name().await?;
+            let cached = Provenance::Cached;
+            let recorded = depot.metadata.commit_blob(&repository, &digest, size_bytes, stored_bytes, cached, now_ms);
+            let change = recorded.await?;
             fault::point("fill: recorded");
             let after = Holding::of_present(stored_bytes, change.after.pushed);
-            reservation.admit(change.before.as_ref().and_then(Holding::of), after);
-            Ok(())
+            reservation.split_off().admit(change.before.as_ref().and_then(Holding::of), after);
+            Ok::<_, Error>(())
         };
-        depot.room.name(&digest, naming).await
+        let named = depot.room.name(&digest, naming).await;
+        if named.is_err() {
+            *left.lock().unwrap_or_else(PoisonError::into_inner) = Some((staging, reservation));
+        }
+        named
     }
 }
