@@ -1,7 +1,7 @@
 //! Eviction and every other removal: what makes room, in three durable steps.
 //!
 //! The row says `deleting` (invisible from then on), the bytes go, the row says `absent`. A crash in between leaves a
-//! `deleting` row, which start-up finishes.
+//! `deleting` row, which start-up finishes; a failure too, which `leftovers` finishes.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -12,6 +12,7 @@ use super::Room;
 use super::naming::Naming;
 use crate::cache::Error;
 use crate::cache::space::Candidate;
+use crate::fault;
 use crate::metadata::BlobRow;
 use crate::oci::Digest;
 use crate::report::Chain;
@@ -37,7 +38,11 @@ impl Room {
 
     /// Frees at least `bytes` if it can; returns how many it freed.
     pub(super) async fn evict(&self, bytes: u64) -> Result<u64, Error> {
-        let mut freed_bytes = self.evict_partial(bytes).await?;
+        // Removals that failed: nobody else removes while this one evicts.
+        let mut freed_bytes = if self.sums().deleting > 0 { self.finish_removals().await? } else { 0 };
+        if freed_bytes < bytes {
+            freed_bytes += self.evict_partial(bytes - freed_bytes).await?;
+        }
         let mut after = None;
         while freed_bytes < bytes {
             let rows = self.metadata.oldest_cached(CANDIDATES_MAX, after).await?;
@@ -82,17 +87,22 @@ impl Room {
             held.contains_key(&slot)
         });
         let marked = self.metadata.mark_deleting(&victims).await?;
+        fault::point("evict: marked");
         let mut removed = Vec::with_capacity(marked.len());
         for row in marked {
             match self.remove(&row).await {
                 Ok(is_removed) => removed.extend(is_removed.then_some(row)),
-                // Its row says `deleting` and its bytes still count; the next start tries again.
+                // Its row says `deleting` and its bytes still count, until `finish_removals` can end it.
                 Err(error) => warn!(digest = %row.digest, error = %Chain(&error), "removing an evicted blob failed"),
             }
         }
         // The third step is one for all of them: each by itself would cost a sync of the disk.
         let digests: Vec<Digest> = removed.iter().map(|row| row.digest).collect();
-        self.metadata.mark_absent(&digests).await?;
+        if let Err(error) = self.metadata.mark_absent(&digests).await {
+            warn!(error = %Chain(&error), "the removal of evicted blobs could not be ended");
+            return Ok(0);
+        }
+        fault::point("evict: row absent");
         {
             let mut ledger = self.ledger();
             for row in &removed {
@@ -121,16 +131,7 @@ impl Room {
             return Ok(false);
         }
         self.blobs.remove(row.digest).await?;
+        fault::point("evict: bytes gone");
         Ok(true)
-    }
-
-    /// What a crash left between the steps of a removal.
-    pub(super) async fn finish_deletes(&self) -> Result<(), Error> {
-        for row in self.metadata.list_deleting().await? {
-            self.blobs.remove(row.digest).await?;
-            self.metadata.mark_absent(&[row.digest]).await?;
-            self.ledger().finish_delete(row.stored_bytes);
-        }
-        Ok(())
     }
 }
