@@ -348,8 +348,8 @@ impl Registry {
                 .commit_blob(repository, digest, size_bytes, stored_bytes, session.provenance(), now_ms)
                 .await?;
             fault::point("push: recorded");
-            let promised = session.reservation().split_off();
             let after = Holding::of_present(stored_bytes, change.after.pushed);
+            let promised = session.reservation().split_off();
             promised.admit(change.before.as_ref().and_then(Holding::of), after);
             self.memory.forget_repository(repository);
             Ok::<_, Error>(())

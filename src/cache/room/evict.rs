@@ -92,13 +92,17 @@ impl Room {
         for row in marked {
             match self.remove(&row).await {
                 Ok(is_removed) => removed.extend(is_removed.then_some(row)),
-                // Its row says `deleting` and its bytes still count; `finish_removals` tries again.
+                // Its row says `deleting` and its bytes still count, until `finish_removals` can end it.
                 Err(error) => warn!(digest = %row.digest, error = %Chain(&error), "removing an evicted blob failed"),
             }
         }
         // The third step is one for all of them: each by itself would cost a sync of the disk.
         let digests: Vec<Digest> = removed.iter().map(|row| row.digest).collect();
-        self.metadata.mark_absent(&digests).await?;
+        if let Err(error) = self.metadata.mark_absent(&digests).await {
+            warn!(error = %Chain(&error), "the removal of evicted blobs could not be ended");
+            return Ok(0);
+        }
+        fault::point("evict: row absent");
         {
             let mut ledger = self.ledger();
             for row in &removed {
