@@ -101,7 +101,9 @@ pub fn route(method: &Method, path: &str) -> Result<Action, Unroutable> {
         "/api/v1/scrub" => (Action::ShowScrub, READ),
         "/api/v1/why" => (Action::Explain, READ),
         "/api/v1/warm" => (Action::Warm, "POST"),
-        "/api/v1/robots" => (read_or(method, Action::ListRobots, &Method::POST, Action::CreateRobot), "GET, HEAD, POST"),
+        "/api/v1/robots" => {
+            (read_or(method, Action::ListRobots, &Method::POST, Action::CreateRobot), "GET, HEAD, POST")
+        }
         "/api/v1/cached/blob" => (Action::ImportBlob, "PUT"),
         "/api/v1/cached/link" => (Action::ImportLink, "PUT"),
         "/api/v1/cached/manifest" => (Action::ImportManifest, "PUT"),
