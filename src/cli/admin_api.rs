@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use reqwest::Client;
+use reqwest::{Client, Method};
 use serde::de::DeserializeOwned;
 use url::Url;
 
@@ -50,15 +50,37 @@ pub async fn get<T: DeserializeOwned>(
     path: &str,
     parameters: &[(&str, &str)],
 ) -> Result<T, Failure> {
+    ask(Method::GET, server, path, parameters, Some(ANSWER_TIMEOUT)).await
+}
+
+/// Has the server do something, for as long as it takes.
+pub async fn post<T: DeserializeOwned>(
+    server: &InstanceUrl,
+    path: &str,
+    parameters: &[(&str, &str)],
+) -> Result<T, Failure> {
+    ask(Method::POST, server, path, parameters, None).await
+}
+
+async fn ask<T: DeserializeOwned>(
+    method: Method,
+    server: &InstanceUrl,
+    path: &str,
+    parameters: &[(&str, &str)],
+    timeout: Option<Duration>,
+) -> Result<T, Failure> {
     let named = || server.to_string();
     let no_server = |source: reqwest::Error| Failure::NoServer { server: named(), source: source.without_url() };
     let mut url: Url = server.as_url().clone();
     url.set_path(path);
     url.query_pairs_mut().extend_pairs(parameters);
-    let client = Client::builder().connect_timeout(CONNECT_TIMEOUT).timeout(ANSWER_TIMEOUT);
+    let mut client = Client::builder().connect_timeout(CONNECT_TIMEOUT);
+    if let Some(timeout) = timeout {
+        client = client.timeout(timeout);
+    }
     // A proxy would not find this machine's own loopback, and is never let in.
     let client = client.no_proxy().build().map_err(no_server)?;
-    let response = client.get(url).send().await.map_err(|source| {
+    let response = client.request(method, url).send().await.map_err(|source| {
         if source.is_connect() {
             return no_server(source);
         }

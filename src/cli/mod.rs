@@ -2,6 +2,7 @@
 
 mod admin_api;
 pub mod check_config;
+pub mod gc;
 pub mod instance_url;
 pub mod serve;
 pub mod setup;
@@ -42,6 +43,13 @@ enum Command {
         #[command(flatten)]
         flags: ServeFlags,
     },
+    /// Remove what nobody needs any more: of the running server, or of the store where none runs.
+    Gc {
+        #[command(flatten)]
+        arguments: gc::Arguments,
+        #[command(flatten)]
+        flags: ServeFlags,
+    },
     /// Say what to paste where, so that a client pulls through this instance.
     Setup {
         #[command(flatten)]
@@ -68,6 +76,9 @@ pub fn main() -> ExitCode {
         }),
         Command::Why { arguments, flags } => {
             with_config(&flags, |loaded| why::run(&loaded.config, &arguments, &mut std::io::stdout().lock()))
+        }
+        Command::Gc { arguments, flags } => {
+            with_config(&flags, |loaded| gc::run(&loaded.config, &arguments, &mut std::io::stdout().lock()))
         }
         Command::Setup { arguments, flags } => with_config(&flags, |loaded| {
             setup::run(&loaded.config, &arguments, &mut std::io::stdout().lock(), &mut std::io::stderr().lock())?;

@@ -17,7 +17,9 @@ use tracing::{info, warn};
 use super::upstreams;
 use crate::blobs::Blobs;
 use crate::cache::space::Limits;
-use crate::cache::{Depot, LaneLimits, ListLimits, Memory, Mirror, Policy, Room, ScrubOptions, Visibility};
+use crate::cache::{
+    Depot, LaneLimits, ListLimits, Memory, Mirror, Policy, Room, ScrubOptions, SweepOptions, Visibility,
+};
 use crate::clock::Clock;
 use crate::config::{self, Config, LoadedConfig, LogFormat, OnUpstream404};
 use crate::http::server::{ServerOptions, listen, serve};
@@ -93,9 +95,10 @@ pub async fn serve_opened(
     say_ready(config, address);
     let jobs = crate::tasks::run(Arc::clone(&registry), config.push.sessions_expire_after, shutdown.clone());
     let scrubbing = crate::tasks::scrub::run(Arc::clone(&registry), shutdown.clone());
+    let sweeping = crate::tasks::sweep::run(Arc::clone(&registry), shutdown.clone());
     let state = AppState::new(Arc::clone(&registry), metrics, app_options(config));
     let serving = serve(listener, router(state), server_options(config), shutdown);
-    let (served, (), ()) = tokio::join!(serving, jobs, scrubbing);
+    let (served, (), (), ()) = tokio::join!(serving, jobs, scrubbing, sweeping);
     // Nothing may want the index any more when it is closed.
     registry.fills().stop().await;
     info!(connections_cut = served.connections_cut, "stopped serving");
@@ -156,6 +159,7 @@ pub async fn open(config: &Config, clock: Clock) -> anyhow::Result<Opened> {
             every: config.storage.scrub_every,
             bytes_per_second_max: config.storage.scrub_rate_max_bytes,
         },
+        sweep: SweepOptions { grace: config.gc.grace, interval: config.gc.interval, batch_max: config.gc.batch_max },
         lists: ListLimits { entries_max: config.cache.list_entries_max, bytes_max: config.cache.lists_max_bytes },
     };
     let registry = Arc::new(Registry::new(names(config)?, mirrors, depot, memory, options));

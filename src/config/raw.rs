@@ -11,7 +11,7 @@ use serde::{
 };
 
 use super::{
-    sections::{Cache, Http, Log, Push, Storage},
+    sections::{Cache, Gc, Http, Log, Push, Storage},
     tree::{KeyPath, Node, Origin},
     units,
     upstream::{OnUpstream404, Prefetch, Visibility},
@@ -29,6 +29,8 @@ pub(super) struct Raw {
     pub cache: Cache,
     /// See [`Push`].
     pub push: Push,
+    /// See [`Gc`].
+    pub gc: Gc,
     /// Globs of repositories where pushed tags come first and the upstream answers the rest. Default none.
     pub overlay: Vec<String>,
     /// Globs of repositories no upstream is ever asked about. Default none.

@@ -60,6 +60,7 @@ impl<'a> Check<'a> {
             storage: raw.storage,
             cache: raw.cache,
             push: raw.push,
+            gc: raw.gc,
             overlay: raw.overlay,
             local_only: raw.local_only,
             log: raw.log,
@@ -89,6 +90,7 @@ impl<'a> Check<'a> {
             (["cache", "list_entries_max"], cache.list_entries_max == 0),
             (["push", "manifest_max"], push.manifest_max_bytes == 0),
             (["push", "sessions_max"], push.sessions_max == 0),
+            (["gc", "batch_max"], config.gc.batch_max == 0),
             (["log", "buffer"], config.log.buffer_bytes == 0),
             (["push", "sessions_expire_after"], push.sessions_expire_after.is_zero()),
         ] {

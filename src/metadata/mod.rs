@@ -27,6 +27,7 @@ mod manifests;
 mod references;
 mod referrers;
 mod repositories;
+mod reviews;
 mod scrub;
 mod tags;
 #[cfg(test)]
@@ -55,8 +56,9 @@ pub use error::Error;
 pub use links::Link;
 pub use lists::ListRow;
 pub use losses::LossRow;
-pub use manifests::{ManifestRow, Missing, NewManifest};
+pub use manifests::{Grounds, ManifestRow, Missing, NewManifest};
 pub use repositories::RepositoryRow;
+pub use reviews::{After, BlobReview, Decision, ManifestReview, Moment, QueueLength, ReviewedBlob, ReviewedManifest};
 pub use scrub::ScrubRow;
 pub use tags::TagRow;
 pub use totals::Totals;
@@ -69,6 +71,7 @@ use writer::{BatchLimits, Failure, Writer};
 const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "initial", include_str!("migrations/0001_initial.sql")),
     (2, "upstream_lists", include_str!("migrations/0002_upstream_lists.sql")),
+    (3, "gc", include_str!("migrations/0003_gc.sql")),
     (5, "scrub", include_str!("migrations/0005_scrub.sql")),
 ];
 

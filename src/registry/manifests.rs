@@ -9,8 +9,11 @@ use super::routing::Target;
 use super::{Place, Registry, Sparse, within_patience};
 use crate::cache::space::{Class, Holding, blocks_for};
 use crate::cache::{self, Outcome, Probe, PulledManifest, Source, to_the_end};
-use crate::metadata::{NewManifest, Provenance};
+use crate::metadata::{Grounds, NewManifest, Provenance};
 use crate::oci::{Algorithm, Digest, Manifest, Reference, RepositoryName, Tag};
+
+/// How often what a manifest names is looked for, when it goes while the manifest is being recorded.
+const ADOPTIONS_MAX: u32 = 3;
 
 /// What a push made.
 #[derive(Debug)]
@@ -82,11 +85,8 @@ impl Registry {
         let manifest = Manifest::parse(&bytes, content_type).map_err(Error::ManifestInvalid)?;
         let subject = manifest.subject;
         let (this, set, repository) = (Arc::clone(self), tags.clone(), name.clone());
-        let stored = to_the_end(async move {
-            let missing = this.adopt(&repository, &behind, &manifest, 0).await?;
-            this.check_missing(&repository, &manifest, missing)?;
-            this.store_manifest(&repository, digest, &manifest, bytes, &set).await
-        });
+        let stored =
+            to_the_end(async move { this.adopt_and_store(&repository, &behind, digest, &manifest, bytes, &set).await });
         stored.await.unwrap_or(Err(Error::cache(&name)(cache::Error::Stopped)))?;
         Ok(PushedManifest { digest, subject, tags })
     }
@@ -139,7 +139,10 @@ impl Registry {
             }
         };
         match self.manifests.find(name, &digest).await.map_err(failed)? {
-            Some(manifest) => Ok(PulledManifest { manifest, outcome: Outcome::Local, stale: None }),
+            Some(manifest) => {
+                self.depot().room.touch(digest);
+                Ok(PulledManifest { manifest, outcome: Outcome::Local, stale: None })
+            }
             None => Err(self.lost_or(&digest, unknown()).await),
         }
     }
@@ -165,6 +168,32 @@ impl Registry {
         Err(Error::ManifestBlobUnknown { name: name.clone(), missing })
     }
 
+    /// What a sweep took between adoption and the manifest's row is looked for once more, and then missed.
+    async fn adopt_and_store(
+        self: &Arc<Self>,
+        name: &RepositoryName,
+        behind: &[RepositoryName],
+        digest: Digest,
+        manifest: &Manifest,
+        bytes: Bytes,
+        tags: &[Tag],
+    ) -> Result<(), Error> {
+        let mut attempts_left = ADOPTIONS_MAX;
+        loop {
+            let missing = self.adopt(name, behind, manifest, 0).await?;
+            let grounds = grounds(manifest, &missing);
+            self.check_missing(name, manifest, missing)?;
+            attempts_left -= 1;
+            match self.store_manifest(name, digest, manifest, bytes.clone(), tags, grounds).await? {
+                Ok(()) => return Ok(()),
+                Err(gone) if attempts_left == 0 => {
+                    return Err(Error::ManifestBlobUnknown { name: name.clone(), missing: gone });
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
     async fn store_manifest(
         &self,
         name: &RepositoryName,
@@ -172,33 +201,51 @@ impl Registry {
         manifest: &Manifest,
         bytes: Bytes,
         tags: &[Tag],
-    ) -> Result<(), Error> {
+        grounds: Grounds,
+    ) -> Result<Result<(), Vec<Digest>>, Error> {
         let depot = self.depot();
         let size_bytes = bytes.len() as u64;
         let reservation =
             depot.room.reserve(Class::Pushed, blocks_for(size_bytes)).await.map_err(Error::cache(name))?;
         let named = depot.room.naming(&digest).await;
         let stored_bytes = depot.blobs.put(digest, bytes).await?;
-        let change = depot
-            .metadata
-            .put_manifest(NewManifest {
-                repo: name,
-                digest,
-                media_type: manifest.kind.media_type(),
-                size_bytes,
-                stored_bytes,
-                manifest,
-                provenance: Provenance::Pushed,
-                tags,
-                now_ms: depot.clock.now_ms(),
-            })
-            .await?;
+        let new = NewManifest {
+            repo: name,
+            digest,
+            media_type: manifest.kind.media_type(),
+            size_bytes,
+            stored_bytes,
+            manifest,
+            provenance: Provenance::Pushed,
+            tags,
+            now_ms: depot.clock.now_ms(),
+        };
+        let change = match depot.metadata.put_manifest_on(new, grounds).await? {
+            Ok(change) => change,
+            Err(gone) => {
+                // Bytes without a row take space that nobody counts.
+                if !depot.metadata.find_blob(&digest).await?.is_some_and(|row| row.is_present()) {
+                    depot.blobs.remove(digest).await?;
+                }
+                return Ok(Err(gone));
+            }
+        };
         reservation.admit(change.before.as_ref().and_then(Holding::of), Holding { stored_bytes, pushed: true });
         drop(named);
         self.memory.forget_repository(name);
         for tag in tags {
             self.memory.forget_tag(name, tag);
         }
-        Ok(())
+        Ok(Ok(()))
+    }
+}
+
+/// What a manifest names, without what was found to be missing.
+fn grounds(manifest: &Manifest, missing: &[Digest]) -> Grounds {
+    let blobs = manifest.blobs.iter().filter(|blob| !blob.is_foreign).map(|blob| blob.digest);
+    let children = manifest.children.iter().map(|child| child.digest);
+    Grounds {
+        blobs: blobs.filter(|digest| !missing.contains(digest)).collect(),
+        children: children.filter(|digest| !missing.contains(digest)).collect(),
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod scrub;
+pub mod sweep;
 
 use std::sync::Arc;
 use std::time::Duration;

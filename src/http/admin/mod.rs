@@ -2,6 +2,7 @@
 
 mod door;
 mod fills;
+pub mod gc;
 mod moment;
 mod route;
 mod scrub;
@@ -46,6 +47,7 @@ async fn dispatch(app: &AppState, action: &Action, request: Request, id: Request
             scrub::show(&app.registry).await.map_err(|error| ApiError::internal(&error, &id.to_string()))
         }
         Action::Explain => why::explain(&app.registry, &asked, id).await,
+        Action::Sweep => gc::sweep(&app.registry, &asked, id).await,
     }
 }
 

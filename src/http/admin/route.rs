@@ -11,13 +11,17 @@ pub enum Action {
     ShowScrub,
     /// Why a reference is answered as it is.
     Explain,
+    /// Remove what nobody needs any more, or say what that would be.
+    Sweep,
 }
 
 /// Why a request is no action.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unroutable {
     /// No endpoint has this path.
-    #[error("there is no such endpoint under /api/: there are /api/v1/fills, /api/v1/scrub and /api/v1/why?ref=REF")]
+    #[error(
+        "there is no such endpoint under /api/: there are /api/v1/fills, /api/v1/gc, /api/v1/scrub and /api/v1/why?ref=REF"
+    )]
     Path,
     /// The endpoint does not know this method.
     #[error("this endpoint takes {allow}")]
@@ -34,6 +38,7 @@ impl Action {
             Self::ListFills => "list_fills",
             Self::ShowScrub => "show_scrub",
             Self::Explain => "explain",
+            Self::Sweep => "sweep",
         }
     }
 }
@@ -44,6 +49,8 @@ pub fn route(method: &Method, path: &str) -> Result<Action, Unroutable> {
         "/api/v1/fills" => Action::ListFills,
         "/api/v1/scrub" => Action::ShowScrub,
         "/api/v1/why" => Action::Explain,
+        "/api/v1/gc" if *method == Method::POST => return Ok(Action::Sweep),
+        "/api/v1/gc" => return Err(Unroutable::Method { allow: "POST" }),
         _ => return Err(Unroutable::Path),
     };
     match *method {
@@ -64,6 +71,8 @@ mod tests {
             (Method::POST, "/api/v1/fills", Err(Unroutable::Method { allow: "GET, HEAD" })),
             (Method::GET, "/api/v1/scrub", Ok(Action::ShowScrub)),
             (Method::GET, "/api/v1/why", Ok(Action::Explain)),
+            (Method::POST, "/api/v1/gc", Ok(Action::Sweep)),
+            (Method::GET, "/api/v1/gc", Err(Unroutable::Method { allow: "POST" })),
             (Method::GET, "/api/v1/fills/", Err(Unroutable::Path)),
             (Method::GET, "/api/v2/fills", Err(Unroutable::Path)),
             (Method::GET, "/api/", Err(Unroutable::Path)),
