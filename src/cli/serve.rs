@@ -22,6 +22,7 @@ use crate::cache::{
 };
 use crate::clock::Clock;
 use crate::config::{self, Config, LoadedConfig, LogFormat, OnUpstream404};
+use crate::fault;
 use crate::http::server::{ServerOptions, listen, serve};
 use crate::http::{AppOptions, AppState, admin, router};
 use crate::metadata::{self, Metadata};
@@ -99,10 +100,13 @@ pub async fn serve_opened(
     let state = AppState::new(Arc::clone(&registry), metrics, app_options(config));
     let serving = serve(listener, router(state), server_options(config), shutdown);
     let (served, (), (), ()) = tokio::join!(serving, jobs, scrubbing, sweeping);
+    fault::point("stop: served");
     // Nothing may want the index any more when it is closed.
     registry.fills().stop().await;
+    fault::point("stop: fills ended");
     info!(connections_cut = served.connections_cut, "stopped serving");
     metadata.close().await;
+    fault::point("stop: index closed");
     Ok(())
 }
 
@@ -121,7 +125,9 @@ pub async fn open(config: &Config, clock: Clock) -> anyhow::Result<Opened> {
     let metrics = Metrics::new();
     let store = Arc::new(Store::open(&config.storage.path, config.storage.create)?);
     let metadata = Metadata::open(metadata::Options::new(store.index_path())).await?;
+    fault::point("start: index opened");
     store.mark_complete()?;
+    fault::point("start: marked complete");
     let file_system = store.file_system()?;
     let limits = limits(config, file_system.total_bytes);
     let blobs = Blobs::new(store);
@@ -164,6 +170,7 @@ pub async fn open(config: &Config, clock: Clock) -> anyhow::Result<Opened> {
     };
     let registry = Arc::new(Registry::new(names(config)?, mirrors, depot, memory, options));
     registry.restore_uploads().await?;
+    fault::point("start: ready");
     Ok(Opened { registry, metrics, metadata })
 }
 

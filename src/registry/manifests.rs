@@ -9,11 +9,26 @@ use super::routing::Target;
 use super::{Place, Registry, Sparse, within_patience};
 use crate::cache::space::{Class, Holding, blocks_for};
 use crate::cache::{self, Outcome, Probe, PulledManifest, Source, to_the_end};
+use crate::fault;
 use crate::metadata::{Grounds, NewManifest, Provenance};
 use crate::oci::{Algorithm, Digest, Manifest, Reference, RepositoryName, Tag};
 
 /// How often what a manifest names is looked for, when it goes while the manifest is being recorded.
 const ADOPTIONS_MAX: u32 = 3;
+
+/// Why a manifest was not recorded.
+enum Unstored {
+    /// Something it names went after it was found.
+    Gone(Vec<Digest>),
+    /// Something failed.
+    Failed(Error),
+}
+
+impl From<Error> for Unstored {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
 
 /// What a push made.
 #[derive(Debug)]
@@ -104,7 +119,7 @@ impl Registry {
     }
 
     async fn forget_manifest(&self, name: &RepositoryName, reference: &Reference) -> Result<bool, Error> {
-        Ok(match reference {
+        let deleted = match reference {
             Reference::Tag(tag) => {
                 let deleted = self.depot().metadata.delete_tag(name, tag).await?;
                 self.memory.forget_tag(name, tag);
@@ -115,7 +130,9 @@ impl Registry {
                 self.memory.forget_manifest(name, digest);
                 deleted
             }
-        })
+        };
+        fault::point("delete: done");
+        Ok(deleted)
     }
 
     /// Where pushed tags are laid over an upstream's, a tag that came from there is the upstream's to answer for.
@@ -181,6 +198,7 @@ impl Registry {
         let mut attempts_left = ADOPTIONS_MAX;
         loop {
             let missing = self.adopt(name, behind, manifest, 0).await?;
+            fault::point("manifest: adopted");
             let grounds = grounds(manifest, &missing);
             self.check_missing(name, manifest, missing)?;
             attempts_left -= 1;
@@ -207,31 +225,31 @@ impl Registry {
         let size_bytes = bytes.len() as u64;
         let reservation =
             depot.room.reserve(Class::Pushed, blocks_for(size_bytes)).await.map_err(Error::cache(name))?;
-        let named = depot.room.naming(&digest).await;
-        let stored_bytes = depot.blobs.put(digest, bytes).await?;
-        let new = NewManifest {
-            repo: name,
-            digest,
-            media_type: manifest.kind.media_type(),
-            size_bytes,
-            stored_bytes,
-            manifest,
-            provenance: Provenance::Pushed,
-            tags,
-            now_ms: depot.clock.now_ms(),
+        let naming = async {
+            let stored_bytes = depot.blobs.put(digest, bytes).await.map_err(Error::from)?;
+            fault::point("manifest: stored");
+            let new = NewManifest {
+                repo: name,
+                digest,
+                media_type: manifest.kind.media_type(),
+                size_bytes,
+                stored_bytes,
+                manifest,
+                provenance: Provenance::Pushed,
+                tags,
+                now_ms: depot.clock.now_ms(),
+            };
+            let recorded = depot.metadata.put_manifest_on(new, grounds).await.map_err(Error::from)?;
+            let change = recorded.map_err(Unstored::Gone)?;
+            fault::point("manifest: recorded");
+            reservation.admit(change.before.as_ref().and_then(Holding::of), Holding::of_present(stored_bytes, true));
+            Ok(())
         };
-        let change = match depot.metadata.put_manifest_on(new, grounds).await? {
-            Ok(change) => change,
-            Err(gone) => {
-                // Bytes without a row take space that nobody counts.
-                if !depot.metadata.find_blob(&digest).await?.is_some_and(|row| row.is_present()) {
-                    depot.blobs.remove(digest).await?;
-                }
-                return Ok(Err(gone));
-            }
-        };
-        reservation.admit(change.before.as_ref().and_then(Holding::of), Holding { stored_bytes, pushed: true });
-        drop(named);
+        match depot.room.name(&digest, naming).await {
+            Ok(()) => {}
+            Err(Unstored::Gone(gone)) => return Ok(Err(gone)),
+            Err(Unstored::Failed(error)) => return Err(error),
+        }
         self.memory.forget_repository(name);
         for tag in tags {
             self.memory.forget_tag(name, tag);

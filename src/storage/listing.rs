@@ -34,6 +34,8 @@ pub struct StagedFiles {
     pub uploads: Vec<(UploadId, FileSize)>,
     /// Small blobs on their way in.
     pub puts: Vec<PathBuf>,
+    /// Notes that a blob is getting its name.
+    pub notes: Vec<PathBuf>,
     /// What no version of this program puts there.
     pub foreign: Vec<PathBuf>,
 }
@@ -60,7 +62,7 @@ impl Store {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             if keys::of_front(&path).is_some() {
                 found.fronts.push(path);
-            } else if let Some(digest) = keys::parse_fill(name) {
+            } else if let Some(digest) = keys::parse_digest(name) {
                 found.fills.extend(fs::path_size(&path).map(|size| (digest, size)));
             } else {
                 found.foreign.push(path);
@@ -74,6 +76,7 @@ impl Store {
             }
         }
         found.puts = fs::list(&self.root.join("staging/puts"))?;
+        found.notes = fs::list(&keys::naming_folder(&self.root))?;
         Ok(found)
     }
 }

@@ -107,12 +107,24 @@ impl Room {
                 }
             }
         }
-        if !ended.is_empty() {
-            self.metadata.end_reviews(ended).await?;
+        if !ended.is_empty()
+            && let Err(error) = self.metadata.end_reviews(ended).await
+        {
+            for row in &removed {
+                self.leave_deleting(row);
+            }
+            return Err(error.into());
         }
         let mut ledger = self.ledger();
         removed.iter().filter_map(Holding::of).for_each(|held| ledger.swept(held));
         Ok(removed)
+    }
+
+    /// Its row says `deleting`, and its bytes count as that, until `finish_removals` can end it.
+    fn leave_deleting(&self, row: &BlobRow) {
+        if let Some(held) = Holding::of(row) {
+            self.ledger().change(Some(held), Holding { deleting: true, ..held });
+        }
     }
 
     /// Somebody found the row before it was marked and may be about to open the file.
