@@ -238,6 +238,21 @@ impl Metrics {
         self.recorder.register_histogram(&key, &METADATA).record(waited.as_secs_f64());
     }
 
+    /// A sweep ended: entries of the review queue looked at, and what was removed.
+    pub fn swept(&self, reviewed: u64, manifests: u64, blobs: u64, freed_bytes: u64) {
+        self.count("entrepot_sweep_reviewed_total", vec![], reviewed);
+        for (kind, number) in [("manifest", manifests), ("blob", blobs)] {
+            self.count("entrepot_sweep_deleted_total", vec![("kind", kind.into())], number);
+        }
+        self.count("entrepot_sweep_freed_bytes_total", vec![], freed_bytes);
+    }
+
+    /// How long the review queue is, and for how long its first entry has been in it.
+    pub fn sweep_queue(&self, entries: u64, oldest: Duration) {
+        self.gauge("entrepot_sweep_queue", vec![], entries);
+        self.gauge("entrepot_sweep_oldest_seconds", vec![], oldest.as_secs());
+    }
+
     /// Bytes of the lists of upstreams that are kept.
     pub fn lists_bytes(&self, bytes: u64) {
         self.gauge("entrepot_lists_bytes", vec![], bytes);
@@ -322,6 +337,11 @@ fn describe() {
     metrics::describe_counter!("entrepot_tls_reloads_total", "Times the certificate's files were read anew.");
     metrics::describe_counter!("entrepot_tls_handshakes_total", "TLS handshakes with clients, by result.");
     metrics::describe_counter!("entrepot_refused_total", "What was refused because of a limit, by the limit's name.");
+    metrics::describe_counter!("entrepot_sweep_reviewed_total", "Possible garbage that was looked at.");
+    metrics::describe_counter!("entrepot_sweep_deleted_total", "Garbage removed, by kind.");
+    metrics::describe_counter!("entrepot_sweep_freed_bytes_total", "Disk space given back by removing garbage.");
+    metrics::describe_gauge!("entrepot_sweep_queue", "Possible garbage that waits to be looked at.");
+    metrics::describe_gauge!("entrepot_sweep_oldest_seconds", "How long the first of it has been waiting.");
     metrics::describe_gauge!("entrepot_limit", "The configured limits.");
     metrics_process::Collector::default().describe();
 }

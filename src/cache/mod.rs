@@ -33,6 +33,7 @@ mod revalidate;
 mod room;
 mod scrub;
 pub mod space;
+mod sweep;
 mod turns;
 mod verifier;
 
@@ -63,6 +64,7 @@ pub use prefetch::Prefetch;
 pub use proof::Proofs;
 pub use room::{Pin, Reservation, Room, Verified};
 pub use scrub::{Scrub, ScrubOptions, ScrubView};
+pub use sweep::{Garbage, SweepOptions, SweepRequest, Sweeper, Swept};
 pub use verifier::Verifier;
 
 /// How long a client waits for the head of an answer, whatever it takes: containerd gives up at 30 s.

@@ -95,6 +95,20 @@ pub async fn send<T: DeserializeOwned>(
     read(server, response.await?).await
 }
 
+/// As [`send`], for as long as it takes.
+pub async fn send_patiently<T: DeserializeOwned>(
+    server: &InstanceUrl,
+    method: Method,
+    path: &str,
+    parameters: &[(&str, &str)],
+) -> Result<T, Failure> {
+    let response = ask(server, client(server)?, path, |client, mut url| {
+        url.query_pairs_mut().extend_pairs(parameters);
+        client.request(method, url)
+    });
+    read(server, response.await?).await
+}
+
 /// Gives the API a document, and reads the one that comes back.
 pub async fn post<T: DeserializeOwned>(
     server: &InstanceUrl,

@@ -6,6 +6,7 @@ pub mod backup;
 pub mod check_config;
 mod door;
 mod export;
+pub mod gc;
 mod hash_password;
 mod import;
 pub mod instance_url;
@@ -125,6 +126,13 @@ enum Command {
         #[command(flatten)]
         flags: ServeFlags,
     },
+    /// Remove what nobody needs any more: of the running server, or of the store where none runs.
+    Gc {
+        #[command(flatten)]
+        arguments: gc::Arguments,
+        #[command(flatten)]
+        flags: ServeFlags,
+    },
     /// Say what to paste where, so that a client pulls through this instance.
     Setup {
         #[command(flatten)]
@@ -191,6 +199,9 @@ pub fn main() -> ExitCode {
         }
         Command::Retention { arguments, flags } => {
             with_config(&flags, |loaded| retention::run(&loaded.config, &arguments, &mut std::io::stdout().lock()))
+        }
+        Command::Gc { arguments, flags } => {
+            with_config(&flags, |loaded| gc::run(&loaded.config, &arguments, &mut std::io::stdout().lock()))
         }
         Command::Setup { arguments, flags } => with_config(&flags, |loaded| {
             setup::run(&loaded.config, &arguments, &mut std::io::stdout().lock(), &mut std::io::stderr().lock())?;

@@ -19,8 +19,8 @@ use crate::auth::Authority;
 use crate::blobs::Blobs;
 use crate::cache::space::Limits;
 use crate::cache::{
-    Depot, FillTurns, LaneLimits, ListLimits, Memory, Mirror, Policy, Room, ScrubOptions, Visibility, learn_names,
-    recorded_names,
+    Depot, FillTurns, LaneLimits, ListLimits, Memory, Mirror, Policy, Room, ScrubOptions, SweepOptions, Visibility,
+    learn_names, recorded_names,
 };
 use crate::clock::Clock;
 use crate::config::{self, Config, LoadedConfig, LogFormat, OnUpstream404, ProxyProtocol, ServeFlags};
@@ -99,11 +99,12 @@ pub async fn serve_opened(
     access::say(config);
     let jobs = crate::tasks::run(Arc::clone(&registry), intervals(config), shutdown.clone());
     let scrubbing = crate::tasks::scrub::run(Arc::clone(&registry), shutdown.clone());
+    let sweeping = crate::tasks::sweep::run(Arc::clone(&registry), shutdown.clone());
     let reloading = reload::run(tls.clone(), hangups, clock, shutdown.clone());
     let tls = tls.map(|watched| watched.tls);
     let state = AppState::new(Arc::clone(&registry), authority, metrics.clone(), app_options(config, tls.clone()));
     let serving = serve(listener, router(state), server_options(config, tls, metrics), shutdown);
-    let (served, (), (), ()) = tokio::join!(serving, jobs, scrubbing, reloading);
+    let (served, (), (), (), ()) = tokio::join!(serving, jobs, scrubbing, sweeping, reloading);
     fault::point("stop: served");
     // Nothing may want the index any more when it is closed.
     registry.fills().stop().await;
@@ -181,6 +182,7 @@ pub async fn open(config: &Config, clock: Clock) -> anyhow::Result<Opened> {
             bytes_per_second_max: config.storage.scrub_rate_max_bytes,
         },
         retention: retention_rules(config)?,
+        sweep: SweepOptions { grace: config.gc.grace, interval: config.gc.interval, batch_max: config.gc.batch_max },
         lists: ListLimits { entries_max: config.cache.list_entries_max, bytes_max: config.cache.lists_max_bytes },
     };
     let registry = Arc::new(Registry::new(names(config)?, mirrors, depot, memory, options));

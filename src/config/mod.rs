@@ -41,7 +41,7 @@ pub use self::{
     keeping::{Retention, pin_glob},
     load::{LoadedConfig, load},
     network::Network,
-    sections::{Cache, Http, Log, LogFormat, ProxyProtocol, Push, Sparse, Storage},
+    sections::{Cache, Gc, Http, Log, LogFormat, ProxyProtocol, Push, Sparse, Storage},
     server_tls::{ClientCertificates, ServerTls, TlsVersion},
     source::{Credentials, Identity, Password, Patience, Pem, Route, Source, Tls},
     tree::{KeyPath, Origin, Step},
@@ -62,6 +62,8 @@ pub struct Config {
     pub cache: Cache,
     /// What clients may upload.
     pub push: Push,
+    /// When what nobody needs any more is removed.
+    pub gc: Gc,
     /// Globs ([`units::glob`]) of repositories where pushed tags come first and the upstream answers the rest.
     pub overlay: Vec<String>,
     /// Globs ([`units::glob`]) of repositories no upstream is ever asked about.

@@ -13,7 +13,7 @@ use serde::{
 use super::{
     auth::Auth,
     keeping::Retention,
-    sections::{Cache, Http, Log, Push, Storage},
+    sections::{Cache, Gc, Http, Log, Push, Storage},
     tree::{KeyPath, Node, Origin},
     units,
     upstream::{OnUpstream404, Prefetch, Visibility},
@@ -31,6 +31,8 @@ pub(super) struct Raw {
     pub cache: Cache,
     /// See [`Push`].
     pub push: Push,
+    /// See [`Gc`].
+    pub gc: Gc,
     /// Globs of repositories where pushed tags come first and the upstream answers the rest. Default none.
     pub overlay: Vec<String>,
     /// Globs of repositories no upstream is ever asked about. Default none.

@@ -168,6 +168,27 @@ impl Default for Cache {
     }
 }
 
+/// `gc`: when what nobody needs any more is removed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Gc {
+    /// How long possible garbage is left alone, and for how long what was pushed or read stays, whoever needs it. Default
+    /// `1h`.
+    #[serde(with = "units::duration")]
+    pub grace: Duration,
+    /// How often it is looked for; 0 for when `entrepot gc` is run only. Default `1m`.
+    #[serde(with = "units::duration")]
+    pub interval: Duration,
+    /// Blobs or manifests decided upon in one transaction. Default 100.
+    pub batch_max: usize,
+}
+
+impl Default for Gc {
+    fn default() -> Self {
+        Self { grace: Duration::from_hours(1), interval: Duration::from_mins(1), batch_max: 100 }
+    }
+}
+
 /// `push`: what clients may upload.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -74,7 +74,7 @@ impl Metadata {
         self.write("link blob", digest, move |connection| {
             async move {
                 let before = blobs::peek(connection, &wanted).await?;
-                let Some(blob_id) = claim(connection, &wanted, provenance).await? else { return Ok(None) };
+                let Some(blob_id) = claim(connection, &wanted, provenance, now_ms).await? else { return Ok(None) };
                 let repository_id = repositories::ensure(connection, &repo, provenance, now_ms).await?;
                 insert(connection, repository_id, blob_id, provenance).await?;
                 let after = blobs::peek(connection, &wanted).await?;
@@ -106,17 +106,22 @@ impl Metadata {
     }
 }
 
-/// The key of a blob that is present, which becomes pushed if this is a push.
+/// The key of a blob that is present, which is used now and becomes pushed if this is a push.
 async fn claim(
     connection: &mut SqliteConnection,
     digest: &Digest,
     provenance: Provenance,
+    now_ms: i64,
 ) -> Result<Option<i64>, sqlx::Error> {
-    sqlx::query_scalar("UPDATE blob SET pushed = pushed OR $2 WHERE digest = $1 AND state = 1 RETURNING id")
-        .bind(digest)
-        .bind(provenance.is_pushed())
-        .fetch_optional(connection)
-        .await
+    sqlx::query_scalar(
+        "UPDATE blob SET pushed = pushed OR $2, accessed_ms = MAX(accessed_ms, $3)
+         WHERE digest = $1 AND state = 1 RETURNING id",
+    )
+    .bind(digest)
+    .bind(provenance.is_pushed())
+    .bind(now_ms)
+    .fetch_optional(connection)
+    .await
 }
 
 /// Links a blob to a repository; a link that was once pushed stays so.

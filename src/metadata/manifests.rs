@@ -100,23 +100,31 @@ impl Metadata {
     ///
     /// As with [`Metadata::commit_blob`], the caller has made sure that nobody removes the bytes it has just written.
     pub async fn put_manifest(&self, new: NewManifest<'_>) -> Result<BlobChange, Error> {
-        let owned = Owned {
-            repo: new.repo.clone(),
-            media_type: new.media_type.to_owned(),
-            manifest: new.manifest.clone(),
-            tags: new.tags.iter().map(|tag| (tag.clone(), self.pins_by_pattern(new.repo, tag))).collect(),
-            immutable: new.immutable.to_vec(),
-            blob: NewBlob {
-                digest: new.digest,
-                size_bytes: new.size_bytes,
-                stored_bytes: new.stored_bytes,
-                provenance: new.provenance,
-                is_manifest: true,
-                now_ms: new.now_ms,
-            },
-        };
+        let owned = Owned::of(self, &new);
         let recorded = self.write("record manifest", &new.digest, move |connection| {
             async move { put(connection, &owned).await }.boxed()
+        });
+        recorded.await?.map_err(|tag| Error::TagTaken { tag })
+    }
+
+    /// As [`Metadata::put_manifest`], if all of `grounds` is still there in the same transaction: blobs stored as pushed content
+    /// and linked to the repository, children stored and known to it. What is not is returned, and nothing is recorded.
+    pub async fn put_manifest_on(
+        &self,
+        new: NewManifest<'_>,
+        grounds: Grounds,
+    ) -> Result<Result<BlobChange, Vec<Digest>>, Error> {
+        let owned = Owned::of(self, &new);
+        let recorded = self.write("record manifest", &new.digest, move |connection| {
+            async move {
+                let missing = grounds.missing(connection, &owned.repo).await?;
+                if missing.is_empty() {
+                    put(connection, &owned).await.map(|put| put.map(Ok))
+                } else {
+                    Ok(Ok(Err(missing)))
+                }
+            }
+            .boxed()
         });
         recorded.await?.map_err(|tag| Error::TagTaken { tag })
     }
@@ -201,29 +209,99 @@ struct Owned {
     blob: NewBlob,
 }
 
+impl Owned {
+    fn of(index: &Metadata, new: &NewManifest<'_>) -> Self {
+        Self {
+            repo: new.repo.clone(),
+            media_type: new.media_type.to_owned(),
+            manifest: new.manifest.clone(),
+            tags: new.tags.iter().map(|tag| (tag.clone(), index.pins_by_pattern(new.repo, tag))).collect(),
+            immutable: new.immutable.to_vec(),
+            blob: NewBlob {
+                digest: new.digest,
+                size_bytes: new.size_bytes,
+                stored_bytes: new.stored_bytes,
+                provenance: new.provenance,
+                is_manifest: true,
+                now_ms: new.now_ms,
+            },
+        }
+    }
+}
+
+/// What a manifest was found to rest on before it is recorded: a sweep may have come in between.
+#[derive(Clone, Debug, Default)]
+pub struct Grounds {
+    /// Config and layers.
+    pub blobs: Vec<Digest>,
+    /// Manifests that an index lists.
+    pub children: Vec<Digest>,
+}
+
+impl Grounds {
+    async fn missing(
+        &self,
+        connection: &mut SqliteConnection,
+        repo: &RepositoryName,
+    ) -> Result<Vec<Digest>, sqlx::Error> {
+        let mut missing = Vec::new();
+        for (digests, question) in [
+            (
+                &self.blobs,
+                "SELECT EXISTS (SELECT 1 FROM blob b JOIN repository r ON r.name = $1
+                                JOIN link l ON l.repository_id = r.id AND l.blob_id = b.id
+                                WHERE b.digest = $2 AND b.state = 1 AND b.pushed)",
+            ),
+            (
+                &self.children,
+                "SELECT EXISTS (SELECT 1 FROM repository r JOIN manifest m ON m.repository_id = r.id
+                                JOIN blob b ON b.id = m.blob_id
+                                WHERE r.name = $1 AND m.digest = $2 AND b.state = 1)",
+            ),
+        ] {
+            for digest in digests {
+                let is_there: bool =
+                    sqlx::query_scalar(question).bind(repo).bind(digest).fetch_one(&mut *connection).await?;
+                if !is_there {
+                    missing.push(*digest);
+                }
+            }
+        }
+        Ok(missing)
+    }
+}
+
+/// A manifest's row goes, with its tags and references (ON DELETE CASCADE) and the link of its blob.
+pub(super) async fn forget(connection: &mut SqliteConnection, manifest_id: i64) -> Result<(), sqlx::Error> {
+    let deleted: Option<(i64, i64)> =
+        sqlx::query_as("DELETE FROM manifest WHERE id = $1 RETURNING repository_id, blob_id")
+            .bind(manifest_id)
+            .fetch_optional(&mut *connection)
+            .await?;
+    let Some((repository_id, blob_id)) = deleted else { return Ok(()) };
+    sqlx::query("DELETE FROM link WHERE repository_id = $1 AND blob_id = $2")
+        .bind(repository_id)
+        .bind(blob_id)
+        .execute(&mut *connection)
+        .await?;
+    pins::lost(connection, blob_id).await
+}
+
 /// What [`Metadata::delete_manifest`] does, inside a change.
 pub(super) async fn delete(
     connection: &mut SqliteConnection,
     repo: &RepositoryName,
     digest: &Digest,
 ) -> Result<bool, sqlx::Error> {
-    // Tags and references go with the row (ON DELETE CASCADE).
-    let deleted: Option<(i64, i64)> = sqlx::query_as(
-        "DELETE FROM manifest
-         WHERE repository_id = (SELECT id FROM repository WHERE name = $1) AND digest = $2
-         RETURNING repository_id, blob_id",
+    let found: Option<i64> = sqlx::query_scalar(
+        "SELECT m.id FROM repository r JOIN manifest m ON m.repository_id = r.id WHERE r.name = $1 AND m.digest = $2",
     )
     .bind(repo)
     .bind(digest)
     .fetch_optional(&mut *connection)
     .await?;
-    let Some((repository_id, blob_id)) = deleted else { return Ok(false) };
-    sqlx::query("DELETE FROM link WHERE repository_id = $1 AND blob_id = $2")
-        .bind(repository_id)
-        .bind(blob_id)
-        .execute(&mut *connection)
-        .await?;
-    pins::lost(connection, blob_id).await?;
+    let Some(manifest_id) = found else { return Ok(false) };
+    forget(connection, manifest_id).await?;
     Ok(true)
 }
 
@@ -244,12 +322,42 @@ async fn put(connection: &mut SqliteConnection, new: &Owned) -> Result<Result<Bl
     for part in new.manifest.children.chunks(references::ROWS_MAX) {
         references::insert_children(connection, manifest_id, part).await?;
     }
+    if provenance.is_pushed() {
+        take_over(connection, repository_id, manifest_id).await?;
+    }
     for (tag, _) in &new.tags {
         tags::upsert(connection, repository_id, tag, manifest_id, provenance, now_ms).await?;
     }
     let Owned { repo, tags, blob: NewBlob { digest, .. }, .. } = new;
     pins::settle(connection, &Arrived { repo, repository_id, manifest_id, digest, tags }).await?;
     Ok(Ok(change))
+}
+
+/// What a pushed manifest names is this push's too from now on, although it came from an upstream or was pushed elsewhere.
+async fn take_over(connection: &mut SqliteConnection, repository_id: i64, manifest_id: i64) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "UPDATE link SET pushed = TRUE WHERE repository_id = $1 AND NOT pushed
+         AND blob_id IN (SELECT r.blob_id FROM manifest_blob r JOIN blob b ON b.id = r.blob_id
+                         WHERE r.manifest_id = $2 AND b.pushed)",
+    )
+    .bind(repository_id)
+    .bind(manifest_id)
+    .execute(&mut *connection)
+    .await?;
+    // So are the manifests that it lists, and those that these list.
+    sqlx::query(
+        "WITH RECURSIVE listed (digest) AS (
+             SELECT digest FROM manifest_child WHERE manifest_id = $2
+             UNION SELECT c.digest FROM listed l JOIN manifest m ON m.repository_id = $1 AND m.digest = l.digest
+                   JOIN manifest_child c ON c.manifest_id = m.id)
+         UPDATE manifest SET pushed = TRUE
+         WHERE repository_id = $1 AND NOT pushed AND digest IN (SELECT digest FROM listed)",
+    )
+    .bind(repository_id)
+    .bind(manifest_id)
+    .execute(&mut *connection)
+    .await
+    .map(|_| ())
 }
 
 async fn insert(

@@ -33,6 +33,7 @@ mod references;
 mod referrers;
 mod repositories;
 mod retained;
+mod reviews;
 mod scrub;
 mod tags;
 #[cfg(test)]
@@ -66,11 +67,12 @@ pub use holdings::{RepositoryHolding, TagHolding};
 pub use links::Link;
 pub use lists::ListRow;
 pub use losses::LossRow;
-pub use manifests::{ManifestRow, Missing, NewManifest};
+pub use manifests::{Grounds, ManifestRow, Missing, NewManifest};
 pub use names::{NameRecord, Names};
 pub use pins::{Extent, PinRow};
 pub use repositories::RepositoryRow;
 pub use retained::{AgedManifest, AgedTag};
+pub use reviews::{After, BlobReview, Decision, ManifestReview, Moment, QueueLength, ReviewedBlob, ReviewedManifest};
 pub use scrub::ScrubRow;
 pub use tags::TagRow;
 pub use totals::Totals;
@@ -84,6 +86,7 @@ use writer::{BatchLimits, Failure, Writer};
 const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "initial", include_str!("migrations/0001_initial.sql")),
     (2, "upstream_lists", include_str!("migrations/0002_upstream_lists.sql")),
+    (3, "gc", include_str!("migrations/0003_gc.sql")),
     (4, "pins", include_str!("migrations/0004_pins.sql")),
     (5, "scrub", include_str!("migrations/0005_scrub.sql")),
     (6, "access", include_str!("migrations/0006_access.sql")),

@@ -133,6 +133,8 @@ impl Registry {
     async fn local_head(&self, name: &RepositoryName, digest: &Digest) -> Result<BlobHead, Error> {
         match self.depot().metadata.find_link(name, digest).await? {
             Link::Linked(row) if row.is_present() => {
+                // Who asks may be about to name it in a manifest: it is not swept away meanwhile.
+                self.depot().room.touch(*digest);
                 Ok(BlobHead { size_bytes: Some(row.size_bytes), outcome: Outcome::Local })
             }
             _ => Err(Error::BlobUnknown { name: name.clone(), digest: *digest }),

@@ -10,8 +10,25 @@ use super::{Keeps, Place, Registry, Sparse, within_patience};
 use crate::cache::space::{Class, Holding, blocks_for};
 use crate::cache::{self, Outcome, Probe, PulledManifest, Source, to_the_end};
 use crate::fault;
-use crate::metadata::{self, NewManifest, Provenance};
+use crate::metadata::{self, Grounds, NewManifest, Provenance};
 use crate::oci::{Algorithm, Digest, Manifest, Reference, RepositoryName, Tag};
+
+/// How often what a manifest names is looked for, when it goes while the manifest is being recorded.
+const ADOPTIONS_MAX: u32 = 3;
+
+/// Why a manifest was not recorded.
+enum Unstored {
+    /// Something it names went after it was found.
+    Gone(Vec<Digest>),
+    /// Something failed.
+    Failed(Error),
+}
+
+impl From<Error> for Unstored {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
 
 /// What a push made.
 #[derive(Debug)]
@@ -86,10 +103,7 @@ impl Registry {
         self.check_kept(&name, &digest, &tags, &keeps).await?;
         let (this, set, repository) = (Arc::clone(self), tags.clone(), name.clone());
         let stored = to_the_end(async move {
-            let missing = this.adopt(&repository, &behind, &manifest, 0).await?;
-            this.check_missing(&repository, &manifest, missing)?;
-            fault::point("manifest: adopted");
-            this.store_manifest(&repository, digest, &manifest, bytes, &set, &keeps).await
+            this.adopt_and_store(&repository, &behind, digest, &manifest, bytes, &set, &keeps).await
         });
         stored.await.unwrap_or(Err(Error::cache(&name)(cache::Error::Stopped)))?;
         Ok(PushedManifest { digest, subject, tags })
@@ -185,7 +199,10 @@ impl Registry {
             }
         };
         match self.manifests.find(name, &digest).await.map_err(failed)? {
-            Some(manifest) => Ok(PulledManifest { manifest, outcome: Outcome::Local, stale: None }),
+            Some(manifest) => {
+                self.depot().room.touch(digest);
+                Ok(PulledManifest { manifest, outcome: Outcome::Local, stale: None })
+            }
             None => Err(self.lost_or(&digest, unknown()).await),
         }
     }
@@ -211,6 +228,34 @@ impl Registry {
         Err(Error::ManifestBlobUnknown { name: name.clone(), missing })
     }
 
+    /// What a sweep took between adoption and the manifest's row is looked for once more, and then missed.
+    async fn adopt_and_store(
+        self: &Arc<Self>,
+        name: &RepositoryName,
+        behind: &[RepositoryName],
+        digest: Digest,
+        manifest: &Manifest,
+        bytes: Bytes,
+        tags: &[Tag],
+        keeps: &Keeps,
+    ) -> Result<(), Error> {
+        let mut attempts_left = ADOPTIONS_MAX;
+        loop {
+            let missing = self.adopt(name, behind, manifest, 0).await?;
+            fault::point("manifest: adopted");
+            let grounds = grounds(manifest, &missing);
+            self.check_missing(name, manifest, missing)?;
+            attempts_left -= 1;
+            match self.store_manifest(name, digest, manifest, bytes.clone(), tags, keeps, grounds).await? {
+                Ok(()) => return Ok(()),
+                Err(gone) if attempts_left == 0 => {
+                    return Err(Error::ManifestBlobUnknown { name: name.clone(), missing: gone });
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
     async fn store_manifest(
         &self,
         name: &RepositoryName,
@@ -219,43 +264,56 @@ impl Registry {
         bytes: Bytes,
         tags: &[Tag],
         keeps: &Keeps,
-    ) -> Result<(), Error> {
+        grounds: Grounds,
+    ) -> Result<Result<(), Vec<Digest>>, Error> {
         let depot = self.depot();
         let kept: Vec<Tag> = tags.iter().filter(|tag| keeps.keeps(tag)).cloned().collect();
         let size_bytes = bytes.len() as u64;
         let reservation =
             depot.room.reserve(Class::Pushed, blocks_for(size_bytes)).await.map_err(Error::cache(name))?;
         let naming = async {
-            let stored_bytes = depot.blobs.put(digest, bytes).await?;
+            let stored_bytes = depot.blobs.put(digest, bytes).await.map_err(Error::from)?;
             fault::point("manifest: stored");
-            let change = depot
-                .metadata
-                .put_manifest(NewManifest {
-                    repo: name,
-                    digest,
-                    media_type: manifest.kind.media_type(),
-                    size_bytes,
-                    stored_bytes,
-                    manifest,
-                    provenance: Provenance::Pushed,
-                    tags,
-                    immutable: &kept,
-                    now_ms: depot.clock.now_ms(),
-                })
-                .await
-                .map_err(|error| match error {
-                    metadata::Error::TagTaken { tag } => Error::TagImmutable { name: name.clone(), tag },
-                    error => error.into(),
-                })?;
+            let new = NewManifest {
+                repo: name,
+                digest,
+                media_type: manifest.kind.media_type(),
+                size_bytes,
+                stored_bytes,
+                manifest,
+                provenance: Provenance::Pushed,
+                tags,
+                immutable: &kept,
+                now_ms: depot.clock.now_ms(),
+            };
+            let recorded = depot.metadata.put_manifest_on(new, grounds).await.map_err(|error| match error {
+                metadata::Error::TagTaken { tag } => Error::TagImmutable { name: name.clone(), tag },
+                error => error.into(),
+            })?;
+            let change = recorded.map_err(Unstored::Gone)?;
             fault::point("manifest: recorded");
             reservation.admit(change.before.as_ref().and_then(Holding::of), Holding::of_present(stored_bytes, true));
-            Ok::<_, Error>(())
+            Ok(())
         };
-        depot.room.name(&digest, naming).await?;
+        match depot.room.name(&digest, naming).await {
+            Ok(()) => {}
+            Err(Unstored::Gone(gone)) => return Ok(Err(gone)),
+            Err(Unstored::Failed(error)) => return Err(error),
+        }
         self.memory.forget_repository(name);
         for tag in tags {
             self.memory.forget_tag(name, tag);
         }
-        Ok(())
+        Ok(Ok(()))
+    }
+}
+
+/// What a manifest names, without what was found to be missing.
+fn grounds(manifest: &Manifest, missing: &[Digest]) -> Grounds {
+    let blobs = manifest.blobs.iter().filter(|blob| !blob.is_foreign).map(|blob| blob.digest);
+    let children = manifest.children.iter().map(|child| child.digest);
+    Grounds {
+        blobs: blobs.filter(|digest| !missing.contains(digest)).collect(),
+        children: children.filter(|digest| !missing.contains(digest)).collect(),
     }
 }

@@ -25,7 +25,7 @@ use moka::sync::Cache;
 
 use crate::cache::{
     Access, Fills, HEADERS_WITHIN, ListLimits, Lists, Manifests, Memory, Mirror, Prefetch, Probe, Proofs, Scrub,
-    ScrubOptions, Source, Verifier, Visibility,
+    ScrubOptions, Source, SweepOptions, Sweeper, Verifier, Visibility,
 };
 use crate::oci::{Digest, Host, RepositoryName};
 
@@ -41,8 +41,8 @@ pub use uploads::{Chunk, Mounted};
 
 pub use crate::blobs::{BlobPin, BlobReader, Growth, Progress, Standing};
 pub use crate::cache::{
-    Bypass, Depot, Error as CacheError, FillView, Outcome, PulledManifest, ScrubView, Staleness, StoredManifest,
-    Verified,
+    Bypass, Depot, Error as CacheError, FillView, Garbage, Outcome, PulledManifest, ScrubView, Staleness,
+    StoredManifest, SweepRequest, Swept, Verified,
 };
 pub use crate::metadata::{PinRow as Pinned, RepositoryHolding, TagHolding};
 pub use crate::upstream::{Credentials, Error as UpstreamError};
@@ -75,6 +75,8 @@ pub struct Options {
     pub scrub: ScrubOptions,
     /// What stays of pushed content.
     pub retention: Vec<retention::Rule>,
+    /// When and how garbage is collected.
+    pub sweep: SweepOptions,
     /// The bounds of what is kept of upstreams' lists.
     pub lists: ListLimits,
 }
@@ -93,6 +95,7 @@ pub struct Registry {
     memory: Arc<Memory>,
     verifier: Arc<Verifier>,
     scrub: Scrub,
+    sweeper: Sweeper,
     proofs: Proofs,
     access: Arc<Access>,
     uploads: Uploads,
@@ -194,6 +197,7 @@ impl Registry {
             prefetch: Prefetch::new(Arc::clone(&fills)),
             fills,
             lists: Lists::new(Arc::clone(&depot), options.lists),
+            sweeper: Sweeper::new(Arc::clone(&depot), Arc::clone(&memory), options.sweep),
             scrub: Scrub::new(Arc::clone(&depot), Arc::clone(&verifier), options.scrub),
             manifests: Manifests::new(depot, Arc::clone(&memory), Arc::clone(&verifier)),
             memory,
@@ -210,6 +214,11 @@ impl Registry {
     /// What is configured of pushes.
     pub fn options(&self) -> &Options {
         &self.options
+    }
+
+    /// Garbage collection.
+    pub fn sweeper(&self) -> &Sweeper {
+        &self.sweeper
     }
 
     /// The fills under way.

@@ -36,6 +36,8 @@ pub struct StagedFiles {
     pub uploads: Vec<(UploadId, FileSize)>,
     /// Small blobs on their way in.
     pub puts: Vec<PathBuf>,
+    /// Notes that a blob is getting its name.
+    pub notes: Vec<PathBuf>,
     /// What no version of this program puts there.
     pub foreign: Vec<PathBuf>,
 }
@@ -81,6 +83,7 @@ impl Store {
             }
         }
         found.puts = fs::list(&self.root.join("staging/puts"))?;
+        found.notes = fs::list(&keys::naming_folder(&self.root))?;
         Ok(found)
     }
 }

@@ -3,6 +3,7 @@
 pub mod check;
 pub mod retention;
 pub mod scrub;
+pub mod sweep;
 
 use std::sync::Arc;
 use std::time::Duration;

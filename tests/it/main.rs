@@ -50,6 +50,7 @@ mod scrub; // every stored blob compared with its digest, again and again
 mod setup; // what clients are told to paste
 mod sources; // several places for one upstream, and what each may be told
 mod support;
+mod sweep; // garbage collection beside the requests
 mod tags; // lists
 mod tidy; // the rules of the house against its source tree
 mod tls; // both versions of HTTP, certificates that change, clients that show some

@@ -6,6 +6,7 @@ mod naming;
 mod quarantine;
 mod report;
 mod reservation;
+mod sweep;
 
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,6 +26,7 @@ use crate::oci::Digest;
 
 pub use quarantine::Verified;
 pub use reservation::{Pin, Reservation};
+pub(in crate::cache) use sweep::Batch;
 
 /// The disk of one store. Shared by fills, uploads and readers.
 #[derive(Debug)]

@@ -222,6 +222,26 @@ impl Ledger {
         self.touches.drain().collect()
     }
 
+    /// When a blob was last read, if the index does not know yet.
+    pub fn unflushed_read_ms(&self, digest: &Digest) -> Option<i64> {
+        self.touches.get(digest).copied()
+    }
+
+    /// Promises room among what is cached to a blob that is about to stop counting as pushed, if there is any left. The promise
+    /// ends with [`Ledger::release`].
+    pub fn make_way(&mut self, stored_bytes: u64) -> bool {
+        let has_room = self.sums.of_cache().saturating_add(stored_bytes) <= self.limits.cache_max_bytes;
+        if has_room {
+            self.sums.filling += stored_bytes;
+        }
+        has_room
+    }
+
+    /// A blob that nobody needs is off the disk; until then it counted as what it was.
+    pub fn swept(&mut self, held: Holding) {
+        take(self.held(held), held.stored_bytes);
+    }
+
     /// How many reads wait to be taken.
     pub fn n_touches(&self) -> usize {
         self.touches.len()

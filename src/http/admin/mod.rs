@@ -4,6 +4,7 @@ mod cached;
 pub mod content;
 mod door;
 mod fills;
+pub mod gc;
 mod moment;
 pub mod pins;
 mod reference;
@@ -72,6 +73,7 @@ async fn dispatch(app: &AppState, action: &Action, request: Request, id: Request
         Action::ApplyRetention => retention::apply(&app.registry, id).await,
         Action::Explain => why::explain(&app.registry, &asked, id).await,
         Action::Warm => warm::begin(&app.registry, &asked, body, id).await,
+        Action::Sweep => gc::sweep(&app.registry, &asked, id).await,
     }
 }
 

@@ -45,6 +45,8 @@ pub enum Action {
     PlanRetention,
     /// Delete that.
     ApplyRetention,
+    /// Remove what nobody needs any more, or say what that would be.
+    Sweep,
 }
 
 /// Why a request is no action.
@@ -52,7 +54,8 @@ pub enum Action {
 pub enum Unroutable {
     /// No endpoint has this path.
     #[error(
-        "there is no such endpoint under /api/: there are /api/v1/ content, fills, pins, retention, robots, scrub, warm and why"
+        "there is no such endpoint under /api/: there are /api/v1/ content, fills, gc, pins, retention, robots, scrub, warm \
+         and why"
     )]
     Path,
     /// The endpoint does not know this method.
@@ -84,6 +87,7 @@ impl Action {
             Self::RemoveContent => "remove_content",
             Self::PlanRetention => "plan_retention",
             Self::ApplyRetention => "apply_retention",
+            Self::Sweep => "sweep",
         }
     }
 }
@@ -100,6 +104,7 @@ pub fn route(method: &Method, path: &str) -> Result<Action, Unroutable> {
         "/api/v1/fills" => (Action::ListFills, READ),
         "/api/v1/scrub" => (Action::ShowScrub, READ),
         "/api/v1/why" => (Action::Explain, READ),
+        "/api/v1/gc" => (Action::Sweep, "POST"),
         "/api/v1/warm" => (Action::Warm, "POST"),
         "/api/v1/robots" => {
             (read_or(method, Action::ListRobots, &Method::POST, Action::CreateRobot), "GET, HEAD, POST")
@@ -164,6 +169,8 @@ mod tests {
             (Method::GET, "/api/v1/retention", Ok(Action::PlanRetention)),
             (Method::PUT, "/api/v1/retention", Ok(Action::ApplyRetention)),
             (Method::DELETE, "/api/v1/retention", Err(Unroutable::Method { allow: "GET, HEAD, PUT" })),
+            (Method::POST, "/api/v1/gc", Ok(Action::Sweep)),
+            (Method::GET, "/api/v1/gc", Err(Unroutable::Method { allow: "POST" })),
             (Method::GET, "/api/v1/fills/", Err(Unroutable::Path)),
             (Method::GET, "/api/v2/fills", Err(Unroutable::Path)),
             (Method::GET, "/api/", Err(Unroutable::Path)),

@@ -23,3 +23,9 @@ CREATE INDEX blob_pinned ON blob (id) WHERE pinned = 1;
 DROP INDEX blob_eviction;
 
 CREATE INDEX blob_eviction ON blob (is_manifest, accessed_ms, digest) WHERE state = 1 AND NOT pushed AND pinned = 0;
+
+-- What is pinned no more may have become garbage.
+CREATE TRIGGER manifest_review_unpinned AFTER UPDATE OF pinned ON blob WHEN OLD.pinned AND NOT NEW.pinned BEGIN
+    INSERT INTO manifest_review (id) SELECT m.id FROM manifest m WHERE m.blob_id = NEW.id AND m.pushed
+        ON CONFLICT (id) DO NOTHING;
+END;
