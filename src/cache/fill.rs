@@ -141,7 +141,7 @@ impl Filler {
         }
         match self.make_room(held).await {
             Ok(()) => {}
-            Err(Error::NoRoom { .. }) => return Ok(self.bypass()),
+            Err(Error::NoRoom { .. } | Error::OverQuota { .. }) => return Ok(self.bypass()),
             Err(Error::Blobs(error)) if error.is_no_space() => return Ok(self.bypass()),
             Err(error) => return Err(error),
         }
@@ -171,7 +171,7 @@ impl Filler {
     /// Takes over what an earlier fill left. Returns how many bytes that is.
     async fn adopt_partial(&self, held: &mut Held) -> Result<u64, Error> {
         let _named = self.depot.room.naming(&self.digest).await;
-        held.reservation = self.depot.room.adopt_partial(self.digest);
+        held.reservation = self.depot.room.adopt_partial(self.digest).charged_to(&self.source.canonical);
         if held.reservation.bytes() == 0 {
             return Ok(0);
         }
@@ -306,7 +306,7 @@ impl Filler {
         }
         // What is wrong already does not get right by being continued, and what has no room blocks room.
         let is_worth_keeping = match ended {
-            Ok(_) | Err(Error::Wrong { .. } | Error::NoRoom { .. }) => false,
+            Ok(_) | Err(Error::Wrong { .. } | Error::NoRoom { .. } | Error::OverQuota { .. }) => false,
             Err(_) => staging.settle().await.is_ok_and(|length| length > 0),
         };
         let _named = self.depot.room.naming(&self.digest).await;

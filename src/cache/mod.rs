@@ -26,6 +26,7 @@ mod pace;
 mod plan;
 mod prefetch;
 mod proof;
+pub mod quotas;
 mod revalidate;
 mod room;
 mod scrub;
@@ -55,7 +56,7 @@ pub use mirror::{Mirror, Policy, Visibility};
 pub use outcome::Outcome;
 pub use prefetch::Prefetch;
 pub use proof::Proofs;
-pub use room::{Pin, Reservation, Room, Verified};
+pub use room::{Pin, QuotaPromise, Reservation, Room, Verified};
 pub use scrub::{Scrub, ScrubOptions, ScrubView};
 pub use verifier::Verifier;
 

@@ -50,6 +50,7 @@ pub(super) const KEYS: &[(&[&str], Shape)] = &[
     (&["push", "retention_every"], Scalar),
     (&["overlay"], List),
     (&["local_only"], List),
+    (&["quotas"], List),
     (&["pin"], List),
     (&["retention"], List),
     (&["log", "format"], Scalar),
@@ -93,6 +94,7 @@ pub(super) const KEYS: &[(&[&str], Shape)] = &[
     (&["upstreams", HOST, "immutable_tags"], List),
     (&["upstreams", HOST, "tags"], List),
     (&["upstreams", HOST, "on_upstream_404"], Scalar),
+    (&["upstreams", HOST, "quota"], Scalar),
     (&["offline"], Scalar),
 ];
 

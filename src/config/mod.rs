@@ -34,7 +34,7 @@ use serde::Serialize;
 pub use self::{
     diagnose::{Error, Fault, Problem},
     flags::ServeFlags,
-    keeping::{Retention, pin_glob},
+    keeping::{RepositoryQuota, Retention, pin_globs},
     load::{LoadedConfig, load},
     network::Network,
     sections::{Cache, Http, Log, LogFormat, Push, Sparse, Storage},
@@ -61,7 +61,9 @@ pub struct Config {
     pub overlay: Vec<String>,
     /// Globs ([`units::glob`]) of repositories no upstream is ever asked about.
     pub local_only: Vec<String>,
-    /// Patterns of what is kept from eviction, `REPOSITORY:TAG` ([`pin_glob`]).
+    /// Bounds on what repositories hold.
+    pub quotas: Vec<RepositoryQuota>,
+    /// Patterns of what is kept from eviction, `REPOSITORY:TAG` ([`pin_globs`]).
     pub pin: Vec<String>,
     /// What stays of pushed content.
     pub retention: Vec<Retention>,

@@ -62,6 +62,7 @@ impl<'a> Check<'a> {
             push: raw.push,
             overlay: raw.overlay,
             local_only: raw.local_only,
+            quotas: raw.quotas,
             pin: raw.pin,
             retention: raw.retention,
             log: raw.log,
@@ -114,6 +115,7 @@ impl<'a> Check<'a> {
         }
         self.globs(&KeyPath::of(&["overlay"]), &config.overlay);
         self.globs(&KeyPath::of(&["local_only"]), &config.local_only);
+        self.quotas(&config.quotas);
         self.pins(&config.pin);
         self.retention(&config.retention);
         self.cache_within_storage(config);
@@ -156,6 +158,7 @@ impl<'a> Check<'a> {
             ("connections_max", raw.connections_max == 0),
             ("bandwidth_max", raw.bandwidth_max_bytes == Some(0)),
             ("prefetch_max", raw.prefetch_max == 0),
+            ("quota", raw.quota_bytes == Some(0)),
         ] {
             if is_zero {
                 self.refuse(KeyPath::of(&["upstreams", name, key]), Fault::Zero);
@@ -225,6 +228,7 @@ impl<'a> Check<'a> {
             immutable_tags: raw.immutable_tags,
             tags,
             on_upstream_404: raw.on_upstream_404,
+            quota_bytes: raw.quota_bytes,
             name,
         })
     }

@@ -26,6 +26,7 @@ mod lists;
 mod losses;
 mod manifests;
 mod pins;
+mod quotas;
 mod references;
 mod referrers;
 mod repositories;
@@ -47,7 +48,6 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use globset::GlobSet;
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, Connection as _, SqlStr, SqliteConnection};
@@ -61,7 +61,7 @@ pub use links::Link;
 pub use lists::ListRow;
 pub use losses::LossRow;
 pub use manifests::{ManifestRow, Missing, NewManifest};
-pub use pins::{Extent, PinRow};
+pub use pins::{Extent, PinPattern, PinRow};
 pub use repositories::RepositoryRow;
 pub use retained::{AgedManifest, AgedTag};
 pub use scrub::ScrubRow;
@@ -78,6 +78,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (2, "upstream_lists", include_str!("migrations/0002_upstream_lists.sql")),
     (4, "pins", include_str!("migrations/0004_pins.sql")),
     (5, "scrub", include_str!("migrations/0005_scrub.sql")),
+    (8, "quotas", include_str!("migrations/0008_quotas.sql")),
 ];
 
 /// How long to wait for a lock of the file. Only another process can hold one: a backup, or somebody's `sqlite3`.
@@ -136,8 +137,8 @@ struct Inner {
     path: PathBuf,
     readers: SqlitePool,
     writer: Writer,
-    /// Of tags that the configuration pins, as `REPOSITORY:TAG`.
-    pin_patterns: OnceLock<GlobSet>,
+    /// Of tags that the configuration pins.
+    pin_patterns: OnceLock<Vec<PinPattern>>,
 }
 
 impl std::fmt::Debug for Metadata {

@@ -176,7 +176,7 @@ impl Registry {
         let depot = self.depot();
         let size_bytes = bytes.len() as u64;
         let reservation =
-            depot.room.reserve(Class::Pushed, blocks_for(size_bytes)).await.map_err(Error::cache(name))?;
+            depot.room.reserve_for(name, Class::Pushed, blocks_for(size_bytes)).await.map_err(Error::cache(name))?;
         let named = depot.room.naming(&digest).await;
         let stored_bytes = depot.blobs.put(digest, bytes).await?;
         let change = depot
