@@ -9,6 +9,7 @@ use super::routing::Target;
 use super::{Place, Registry, Sparse, within_patience};
 use crate::cache::space::{Class, Holding, blocks_for};
 use crate::cache::{self, Outcome, Probe, PulledManifest, Source, to_the_end};
+use crate::fault;
 use crate::metadata::{NewManifest, Provenance};
 use crate::oci::{Algorithm, Digest, Manifest, Reference, RepositoryName, Tag};
 
@@ -85,6 +86,7 @@ impl Registry {
         let stored = to_the_end(async move {
             let missing = this.adopt(&repository, &behind, &manifest, 0).await?;
             this.check_missing(&repository, &manifest, missing)?;
+            fault::point("manifest: adopted");
             this.store_manifest(&repository, digest, &manifest, bytes, &set).await
         });
         stored.await.unwrap_or(Err(Error::cache(&name)(cache::Error::Stopped)))?;
@@ -104,7 +106,7 @@ impl Registry {
     }
 
     pub(super) async fn forget_manifest(&self, name: &RepositoryName, reference: &Reference) -> Result<bool, Error> {
-        Ok(match reference {
+        let deleted = match reference {
             Reference::Tag(tag) => {
                 let deleted = self.depot().metadata.delete_tag(name, tag).await?;
                 self.memory.forget_tag(name, tag);
@@ -115,7 +117,9 @@ impl Registry {
                 self.memory.forget_manifest(name, digest);
                 deleted
             }
-        })
+        };
+        fault::point("delete: done");
+        Ok(deleted)
     }
 
     /// Where pushed tags are laid over an upstream's, a tag that came from there is the upstream's to answer for.
@@ -139,7 +143,10 @@ impl Registry {
             }
         };
         match self.manifests.find(name, &digest).await.map_err(failed)? {
-            Some(manifest) => Ok(PulledManifest { manifest, outcome: Outcome::Local, stale: None }),
+            Some(manifest) => {
+                self.depot().room.touch(digest);
+                Ok(PulledManifest { manifest, outcome: Outcome::Local, stale: None })
+            }
             None => Err(self.lost_or(&digest, unknown()).await),
         }
     }
@@ -177,24 +184,28 @@ impl Registry {
         let size_bytes = bytes.len() as u64;
         let reservation =
             depot.room.reserve_for(name, Class::Pushed, blocks_for(size_bytes)).await.map_err(Error::cache(name))?;
-        let named = depot.room.naming(&digest).await;
-        let stored_bytes = depot.blobs.put(digest, bytes).await?;
-        let change = depot
-            .metadata
-            .put_manifest(NewManifest {
-                repo: name,
-                digest,
-                media_type: manifest.kind.media_type(),
-                size_bytes,
-                stored_bytes,
-                manifest,
-                provenance: Provenance::Pushed,
-                tags,
-                now_ms: depot.clock.now_ms(),
-            })
-            .await?;
-        reservation.admit(change.before.as_ref().and_then(Holding::of), Holding { stored_bytes, pushed: true });
-        drop(named);
+        let naming = async {
+            let stored_bytes = depot.blobs.put(digest, bytes).await?;
+            fault::point("manifest: stored");
+            let change = depot
+                .metadata
+                .put_manifest(NewManifest {
+                    repo: name,
+                    digest,
+                    media_type: manifest.kind.media_type(),
+                    size_bytes,
+                    stored_bytes,
+                    manifest,
+                    provenance: Provenance::Pushed,
+                    tags,
+                    now_ms: depot.clock.now_ms(),
+                })
+                .await?;
+            fault::point("manifest: recorded");
+            reservation.admit(change.before.as_ref().and_then(Holding::of), Holding::of_present(stored_bytes, true));
+            Ok::<_, Error>(())
+        };
+        depot.room.name(&digest, naming).await?;
         self.memory.forget_repository(name);
         for tag in tags {
             self.memory.forget_tag(name, tag);

@@ -8,7 +8,11 @@ mod chain; // one registry over another
 mod config_cli; // the command line and its configuration
 mod consistency; // what a check of a store finds
 mod crash; // the real binary killed and stopped at every moment
+#[cfg(debug_assertions)]
+mod crash_drill; // fifty lives and deaths under load
 mod deletes; // tags, manifests and blobs taken away
+#[cfg(debug_assertions)]
+mod disk_faults; // every system call and every change of the index failing once
 mod errors; // malformed requests: the error of the specification, nothing stored
 mod eviction; // the bound of the cache
 mod fault_table; // every fault of an upstream in every situation

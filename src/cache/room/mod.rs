@@ -1,6 +1,7 @@
 //! Room on the disk: acts on what the ledger decides, so that every byte is promised before it is written.
 
 mod evict;
+mod leftovers;
 mod naming;
 mod quarantine;
 mod quota;
@@ -19,6 +20,7 @@ use super::quotas::Quotas;
 use super::space::{Class, Holding, Ledger, Limits, Sums, Verdict};
 use crate::blobs::{self, Blobs};
 use crate::clock::Clock;
+use crate::fault;
 use crate::metadata::Metadata;
 use crate::metrics::Metrics;
 use crate::oci::{Digest, RepositoryName};
@@ -80,8 +82,9 @@ impl Room {
             naming: Naming::new(),
             quotas,
         };
-        room.finish_deletes().await?;
+        room.finish_leftovers().await?;
         room.settle_quarantine().await?;
+        fault::point("start: removals finished");
         room.assign_quotas().await?;
         room.measure_pinned().await?;
         room.report();
