@@ -211,6 +211,12 @@ impl Metrics {
         self.count("entrepot_refused_total", vec![("limit", limit.into())], 1);
     }
 
+    /// What is held under a quota, and its bound.
+    pub fn quota(&self, quota: &str, held_bytes: u64, max_bytes: u64) {
+        self.gauge("entrepot_quota_bytes", vec![("quota", quota.into())], held_bytes);
+        self.gauge("entrepot_quota_max_bytes", vec![("quota", quota.into())], max_bytes);
+    }
+
     /// What pinned blobs of the cache take: part of what is cached.
     pub fn space_pinned(&self, bytes: u64) {
         self.gauge("entrepot_pinned_bytes", vec![], bytes);
@@ -329,6 +335,8 @@ fn describe() {
     metrics::describe_gauge!("entrepot_lost_blobs", "Pushed blobs whose bytes are lost until they are pushed again.");
     metrics::describe_counter!("entrepot_damaged_blobs_total", "Stored blobs found damaged, by content and finding.");
     metrics::describe_gauge!("entrepot_store_bytes", "Disk space taken or promised, by what it is for.");
+    metrics::describe_gauge!("entrepot_quota_bytes", "Disk space of what the repositories under a quota hold.");
+    metrics::describe_gauge!("entrepot_quota_max_bytes", "The configured quotas.");
     metrics::describe_gauge!("entrepot_pinned_bytes", "Disk space of cached blobs that are pinned.");
     metrics::describe_gauge!("entrepot_unwritten_bytes", "Disk space promised to fills and uploads, not yet written.");
     metrics::describe_gauge!("entrepot_lists_bytes", "Lists of tags and referrers kept in the index.");

@@ -65,6 +65,16 @@ pub enum Error {
         /// How many were wanted.
         bytes: u64,
     },
+    /// The repository's quota is used up.
+    #[error("{quota} allows {max_bytes} bytes, and {bytes} more do not fit")]
+    OverQuota {
+        /// Which.
+        quota: String,
+        /// The bound, in bytes.
+        max_bytes: u64,
+        /// How many more were wanted.
+        bytes: u64,
+    },
     /// The configured bounds cannot hold.
     #[error(transparent)]
     Limits(#[from] Contradiction),
@@ -188,6 +198,7 @@ impl Error {
             Self::Slow { .. } => "slow",
             Self::Wrong { .. } => "wrong",
             Self::NoRoom { .. } => "no_room",
+            Self::OverQuota { .. } => "over_quota",
             Self::Limits(_) => "limits",
             Self::Blobs(_) => "store",
             Self::Metadata(_) => "index",

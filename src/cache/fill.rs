@@ -154,7 +154,7 @@ impl Filler {
         }
         match self.make_room(held).await {
             Ok(()) => {}
-            Err(Error::NoRoom { .. }) => return Ok(self.bypass()),
+            Err(Error::NoRoom { .. } | Error::OverQuota { .. }) => return Ok(self.bypass()),
             // A disk that is full, or that takes nothing at all, fails no pull.
             Err(Error::Blobs(error)) => {
                 warn!(digest = %self.digest, error = %Chain(&error), "a fill streams past the store");
@@ -188,7 +188,7 @@ impl Filler {
     /// Takes over what an earlier fill left. Returns how many bytes that is.
     async fn adopt_partial(&self, held: &mut Held) -> Result<u64, Error> {
         let _named = self.depot.room.naming(&self.digest).await;
-        held.reservation = self.depot.room.adopt_partial(self.digest);
+        held.reservation = self.depot.room.adopt_partial(self.digest).charged_to(&self.source.canonical);
         if held.reservation.bytes() == 0 {
             return Ok(0);
         }
@@ -317,7 +317,7 @@ impl Filler {
         let Some(staging) = staging else { return };
         // What is wrong already does not get right by being continued, and what has no room blocks room.
         let is_worth_keeping = match ended {
-            Ok(_) | Err(Error::Wrong { .. } | Error::NoRoom { .. }) => false,
+            Ok(_) | Err(Error::Wrong { .. } | Error::NoRoom { .. } | Error::OverQuota { .. }) => false,
             Err(_) => staging.settle().await.is_ok_and(|length| length > 0),
         };
         let _named = self.depot.room.naming(&self.digest).await;

@@ -225,7 +225,7 @@ impl Manifests {
         let media_type = MediaType::from(parsed.kind);
         match self.store(source, digest, &parsed, &fetched.bytes, tag.map_or(&[], std::slice::from_ref)).await {
             // A cache that cannot keep it answers all the same.
-            Ok(()) | Err(Error::NoRoom { .. }) => {}
+            Ok(()) | Err(Error::NoRoom { .. } | Error::OverQuota { .. }) => {}
             Err(error) => warn!(%digest, error = %Chain(&error), "a fetched manifest could not be kept"),
         }
         Ok(StoredManifest::new(digest, media_type, fetched.bytes))
@@ -241,7 +241,7 @@ impl Manifests {
         tags: &[Tag],
     ) -> Result<(), Error> {
         let Depot { metadata, blobs, room, clock, .. } = &*self.depot;
-        let reservation = room.reserve(Class::Cached, blocks_for(bytes.len() as u64)).await?;
+        let reservation = room.reserve_for(&source.canonical, Class::Cached, blocks_for(bytes.len() as u64)).await?;
         let naming = async {
             let stored_bytes = blobs.put(digest, bytes.clone()).await?;
             fault::point("manifest: stored");

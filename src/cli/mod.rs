@@ -119,7 +119,7 @@ enum Command {
         #[command(flatten)]
         flags: ServeFlags,
     },
-    /// Delete pushed content that the rules of retention do not keep, or say what that would be.
+    /// Delete pushed content that no rule of retention keeps, or say what that would be.
     Retention {
         #[command(flatten)]
         arguments: retention::Arguments,

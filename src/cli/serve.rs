@@ -17,6 +17,7 @@ use tracing::{error, info, warn};
 use super::{access, reconfigure, reload, upstreams};
 use crate::auth::Authority;
 use crate::blobs::Blobs;
+use crate::cache::quotas::{Quota, Quotas};
 use crate::cache::space::Limits;
 use crate::cache::{
     Depot, FillTurns, LaneLimits, ListLimits, Memory, Mirror, Policy, Room, ScrubOptions, SweepOptions, Visibility,
@@ -27,7 +28,7 @@ use crate::config::{self, Config, LoadedConfig, LogFormat, OnUpstream404, ProxyP
 use crate::fault;
 use crate::http::server::{ServerOptions, listen, serve};
 use crate::http::{AppOptions, AppState, Tls, admin, router};
-use crate::metadata::{self, Metadata};
+use crate::metadata::{self, Metadata, PinPattern};
 use crate::metrics::Metrics;
 use crate::oci::Host;
 use crate::registry::retention::Rule;
@@ -150,6 +151,7 @@ pub async fn open(config: &Config, clock: Clock) -> anyhow::Result<Opened> {
         metadata.clone(),
         blobs.clone(),
         limits,
+        quotas(config)?,
         config.storage.quarantine_max_bytes,
         clock.clone(),
         metrics.clone(),
@@ -203,12 +205,30 @@ fn limits(config: &Config, total_bytes: u64) -> Limits {
     Limits { cache_max_bytes, store_max_bytes, min_free_bytes: bytes_of(config.storage.min_free) }
 }
 
-fn pin_patterns(config: &Config) -> anyhow::Result<GlobSet> {
-    let mut set = GlobSetBuilder::new();
-    for pattern in &config.pin {
-        set.add(config::pin_glob(pattern)?);
+/// Those of `quotas`, then those of the upstreams: the first that matches a repository counts.
+fn quotas(config: &Config) -> anyhow::Result<Quotas> {
+    let mut all = Vec::new();
+    for quota in &config.quotas {
+        all.push(Quota {
+            name: format!("the quota of {}", quota.repositories),
+            repositories: config::units::glob(&quota.repositories)?.compile_matcher(),
+            max_bytes: quota.max_size_bytes,
+        });
     }
-    Ok(set.build()?)
+    for upstream in &config.upstreams {
+        let Some(max_bytes) = upstream.quota_bytes else { continue };
+        let repositories = config::units::glob(&format!("{}/**", upstream.name))?.compile_matcher();
+        all.push(Quota { name: format!("the quota of upstream {}", upstream.name), repositories, max_bytes });
+    }
+    Ok(Quotas::new(all))
+}
+
+fn pin_patterns(config: &Config) -> anyhow::Result<Vec<PinPattern>> {
+    let pattern = |written: &String| {
+        let (repositories, tags) = config::pin_globs(written)?;
+        Ok(PinPattern { repositories: repositories.compile_matcher(), tags: tags.compile_matcher() })
+    };
+    config.pin.iter().map(pattern).collect()
 }
 
 /// The rules on what stays of pushed content.

@@ -1,4 +1,4 @@
-//! `pin` and `retention`: what stays of the cache whatever else has to go, and what goes of what was pushed.
+//! `quotas`, `pin` and `retention`: what repositories may hold, what stays whatever else has to go, what goes of what was pushed.
 
 use std::time::Duration;
 
@@ -30,19 +30,52 @@ pub struct Retention {
     pub delete_untagged_after: Option<Duration>,
 }
 
-/// The glob that a pattern of `pin` stands for, over `REPOSITORY:TAG`: without a tag it means every tag.
-pub fn pin_glob(pattern: &str) -> Result<globset::Glob, globset::Error> {
-    let has_tag = pattern.rsplit('/').next().is_some_and(|last| last.contains(':'));
-    if has_tag { units::glob(pattern) } else { units::glob(&format!("{pattern}:*")) }
+/// A bound on what the repositories that a pattern matches hold together. The first that matches a repository counts.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RepositoryQuota {
+    /// A glob ([`units::glob`]) of repositories; must be there.
+    pub repositories: String,
+    /// The bound; must be there.
+    #[serde(rename = "max_size", with = "units::bytes")]
+    pub max_size_bytes: u64,
+}
+
+/// The globs of repositories and of tags that a pattern of `pin` stands for: without a tag it means every tag.
+pub fn pin_globs(pattern: &str) -> Result<(globset::Glob, globset::Glob), globset::Error> {
+    // A colon before the last slash belongs to the host's port.
+    let (repositories, tags) = match pattern.rsplit_once(':') {
+        Some((repositories, tags)) if !tags.contains('/') => (repositories, tags),
+        _ => (pattern, "*"),
+    };
+    Ok((units::glob(repositories)?, units::glob(tags)?))
 }
 
 impl Check<'_> {
     /// The patterns of `pin`.
     pub(super) fn pins(&mut self, patterns: &[String]) {
         for (index, pattern) in patterns.iter().enumerate() {
-            if let Err(error) = pin_glob(pattern) {
+            if let Err(error) = pin_globs(pattern) {
                 let fault = Fault::Pattern { pattern: pattern.clone(), reason: error.kind().clone() };
                 self.refuse(KeyPath::of(&["pin"]).then(Step::Index(index)), fault);
+            }
+        }
+    }
+
+    /// Each of `quotas` says whose it is, and what it is.
+    pub(super) fn quotas(&mut self, quotas: &[RepositoryQuota]) {
+        for (index, quota) in quotas.iter().enumerate() {
+            let path = KeyPath::of(&["quotas"]).then(Step::Index(index));
+            if quota.repositories.is_empty() {
+                self.refuse(path, Fault::Missing { key: "repositories" });
+                continue;
+            }
+            if quota.max_size_bytes == 0 {
+                self.refuse(path.clone().then(Step::Key("max_size".to_owned())), Fault::Zero);
+            }
+            if let Err(error) = units::glob(&quota.repositories) {
+                let fault = Fault::Pattern { pattern: quota.repositories.clone(), reason: error.kind().clone() };
+                self.refuse(path.then(Step::Key("repositories".to_owned())), fault);
             }
         }
     }

@@ -66,6 +66,7 @@ pub(super) const KEYS: &[(&[&str], Shape)] = &[
     (&["gc", "batch_max"], Scalar),
     (&["overlay"], List),
     (&["local_only"], List),
+    (&["quotas"], List),
     (&["pin"], List),
     (&["retention"], List),
     (&["auth", "htpasswd"], Scalar),
@@ -119,6 +120,7 @@ pub(super) const KEYS: &[(&[&str], Shape)] = &[
     (&["upstreams", HOST, "immutable_tags"], List),
     (&["upstreams", HOST, "tags"], List),
     (&["upstreams", HOST, "on_upstream_404"], Scalar),
+    (&["upstreams", HOST, "quota"], Scalar),
     (&["offline"], Scalar),
 ];
 

@@ -38,7 +38,7 @@ pub use self::{
     auth::{AccessRule, Account, Allowed, Anonymous, Auth, Htpasswd, Who, is_user, parse_htpasswd},
     diagnose::{Error, Fault, Problem},
     flags::ServeFlags,
-    keeping::{Retention, pin_glob},
+    keeping::{RepositoryQuota, Retention, pin_globs},
     load::{LoadedConfig, load},
     network::Network,
     sections::{Cache, Gc, Http, Log, LogFormat, ProxyProtocol, Push, Sparse, Storage},
@@ -68,7 +68,9 @@ pub struct Config {
     pub overlay: Vec<String>,
     /// Globs ([`units::glob`]) of repositories no upstream is ever asked about.
     pub local_only: Vec<String>,
-    /// Patterns of what is kept from eviction, `REPOSITORY:TAG` ([`pin_glob`]).
+    /// Bounds on what repositories hold.
+    pub quotas: Vec<RepositoryQuota>,
+    /// Patterns of what is kept from eviction, `REPOSITORY:TAG` ([`pin_globs`]).
     pub pin: Vec<String>,
     /// What stays of pushed content.
     pub retention: Vec<Retention>,

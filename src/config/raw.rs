@@ -12,7 +12,7 @@ use serde::{
 
 use super::{
     auth::Auth,
-    keeping::Retention,
+    keeping::{RepositoryQuota, Retention},
     sections::{Cache, Gc, Http, Log, Push, Storage},
     tree::{KeyPath, Node, Origin},
     units,
@@ -37,6 +37,8 @@ pub(super) struct Raw {
     pub overlay: Vec<String>,
     /// Globs of repositories no upstream is ever asked about. Default none.
     pub local_only: Vec<String>,
+    /// See [`RepositoryQuota`]. Default none.
+    pub quotas: Vec<RepositoryQuota>,
     /// Globs of what is kept from eviction, `REPOSITORY:TAG`. Default none.
     pub pin: Vec<String>,
     /// See [`Retention`]. Default none: everything stays.
@@ -146,6 +148,9 @@ pub(super) struct RawUpstream {
     pub tags: Vec<RawTagRule>,
     /// What becomes of a cached tag the upstream no longer has. Default `serve`.
     pub on_upstream_404: OnUpstream404,
+    /// What may be held of it. Default `unlimited`.
+    #[serde(rename = "quota", deserialize_with = "units::bytes_or_unlimited::deserialize")]
+    pub quota_bytes: Option<u64>,
 }
 
 /// One of an upstream's `tags` as written.
@@ -199,6 +204,7 @@ impl Default for RawUpstream {
             immutable_tags: Vec::new(),
             tags: Vec::new(),
             on_upstream_404: OnUpstream404::default(),
+            quota_bytes: None,
         }
     }
 }

@@ -97,6 +97,9 @@ pub struct Upstream {
     pub tags: Vec<TagRule>,
     /// What becomes of a cached tag the upstream no longer has.
     pub on_upstream_404: OnUpstream404,
+    /// What may be held of it, in bytes; `None` is whatever the cache has room for.
+    #[serde(rename = "quota", with = "units::bytes_or_unlimited")]
+    pub quota_bytes: Option<u64>,
 }
 
 /// One of `tags`: how long the tags that match a pattern are served without asking again.

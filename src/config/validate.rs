@@ -64,6 +64,7 @@ impl<'a> Check<'a> {
             gc: raw.gc,
             overlay: raw.overlay,
             local_only: raw.local_only,
+            quotas: raw.quotas,
             pin: raw.pin,
             retention: raw.retention,
             auth: raw.auth,
@@ -128,6 +129,7 @@ impl<'a> Check<'a> {
         }
         self.globs(&KeyPath::of(&["overlay"]), &config.overlay);
         self.globs(&KeyPath::of(&["local_only"]), &config.local_only);
+        self.quotas(&config.quotas);
         self.pins(&config.pin);
         self.retention(&config.retention);
         self.cache_within_storage(config);
@@ -170,6 +172,7 @@ impl<'a> Check<'a> {
             ("connections_max", raw.connections_max == 0),
             ("bandwidth_max", raw.bandwidth_max_bytes == Some(0)),
             ("prefetch_max", raw.prefetch_max == 0),
+            ("quota", raw.quota_bytes == Some(0)),
         ] {
             if is_zero {
                 self.refuse(KeyPath::of(&["upstreams", name, key]), Fault::Zero);
@@ -236,6 +239,7 @@ impl<'a> Check<'a> {
             immutable_tags: raw.immutable_tags,
             tags,
             on_upstream_404: raw.on_upstream_404,
+            quota_bytes: raw.quota_bytes,
             name,
         })
     }

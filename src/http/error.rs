@@ -111,6 +111,8 @@ impl ApiError {
                 let answer = Self::new(StatusCode::RANGE_NOT_SATISFIABLE, ErrorCode::SizeInvalid, message);
                 return answer.header(CONTENT_RANGE, format!("bytes */{size_bytes}"));
             }
+            // A quota is somebody's decision and not a full disk: trying again does not help, so clients are to give up.
+            E::OverQuota { .. } => (StatusCode::FORBIDDEN, ErrorCode::Denied),
             E::Pinned { .. } => (StatusCode::CONFLICT, ErrorCode::Denied),
             E::NoRoom { .. } => {
                 let answer = Self::new(StatusCode::INSUFFICIENT_STORAGE, ErrorCode::StorageFull, message);
@@ -221,6 +223,7 @@ impl ApiError {
             CacheError::Resting { retry_after, .. } => {
                 unavailable(StatusCode::SERVICE_UNAVAILABLE, message).retry_after(Some(*retry_after))
             }
+            CacheError::OverQuota { .. } => Self::new(StatusCode::FORBIDDEN, ErrorCode::Denied, message),
             CacheError::NoRoom { .. } => {
                 Self::new(StatusCode::INSUFFICIENT_STORAGE, ErrorCode::StorageFull, message).retry_after(None)
             }

@@ -74,7 +74,7 @@ impl Metadata {
         let code = algorithm_code(algorithm);
         let after = first.checked_add(1).map_or_else(|| vec![code + 1], |next| vec![code, next]);
         sqlx::query_as(
-            "SELECT digest, size_bytes, stored_bytes, state, pushed, accessed_ms FROM blob
+            "SELECT digest, size_bytes, stored_bytes, state, pushed, is_manifest, accessed_ms FROM blob
              WHERE digest >= $1 AND digest < $2 ORDER BY digest",
         )
         .bind(vec![code, first])

@@ -50,6 +50,8 @@ pub struct BlobRow {
     pub state: BlobState,
     /// Some push holds it: it is not evicted.
     pub pushed: bool,
+    /// Its bytes are a manifest somewhere: small, and what every pull begins with.
+    pub is_manifest: bool,
     /// When it was last used.
     pub accessed_ms: i64,
 }
@@ -65,7 +67,7 @@ impl Metadata {
     /// The blob, whoever links it.
     pub async fn find_blob(&self, digest: &Digest) -> Result<Option<BlobRow>, Error> {
         sqlx::query_as(
-            "SELECT digest, size_bytes, stored_bytes, state, pushed, accessed_ms FROM blob WHERE digest = $1",
+            "SELECT digest, size_bytes, stored_bytes, state, pushed, is_manifest, accessed_ms FROM blob WHERE digest = $1",
         )
         .bind(digest)
         .fetch_optional(self.readers())
@@ -131,7 +133,7 @@ impl Metadata {
         let (accessed_ms, digest) = after.map_or((i64::MIN, None), |(ms, digest)| (ms, Some(digest)));
         let digest = cursor_column(digest.as_ref());
         sqlx::query_as(
-            "SELECT digest, size_bytes, stored_bytes, state, pushed, accessed_ms FROM blob
+            "SELECT digest, size_bytes, stored_bytes, state, pushed, is_manifest, accessed_ms FROM blob
              WHERE state = 1 AND NOT pushed AND pinned = 0
                AND (is_manifest, accessed_ms, digest)
                    > (COALESCE((SELECT c.is_manifest FROM blob c WHERE c.digest = $2), FALSE), $1, $2)
@@ -204,7 +206,7 @@ impl Metadata {
     /// Every blob whose deletion was begun and not ended: at start, what a crash has left to finish.
     pub async fn list_deleting(&self) -> Result<Vec<BlobRow>, Error> {
         sqlx::query_as(
-            "SELECT digest, size_bytes, stored_bytes, state, pushed, accessed_ms FROM blob
+            "SELECT digest, size_bytes, stored_bytes, state, pushed, is_manifest, accessed_ms FROM blob
              WHERE state = 2 ORDER BY digest",
         )
         .fetch_all(self.readers())
@@ -216,7 +218,7 @@ impl Metadata {
 async fn mark_one_deleting(connection: &mut SqliteConnection, digest: &Digest) -> Result<Option<BlobRow>, sqlx::Error> {
     sqlx::query_as(
         "UPDATE blob SET state = 2 WHERE digest = $1 AND state = 1 AND NOT pushed AND pinned = 0
-         RETURNING digest, size_bytes, stored_bytes, state, pushed, accessed_ms",
+         RETURNING digest, size_bytes, stored_bytes, state, pushed, is_manifest, accessed_ms",
     )
     .bind(digest)
     .fetch_optional(connection)
@@ -252,10 +254,12 @@ struct Keyed {
 
 /// The row as it is inside a change.
 pub(super) async fn peek(connection: &mut SqliteConnection, digest: &Digest) -> Result<Option<BlobRow>, sqlx::Error> {
-    sqlx::query_as("SELECT digest, size_bytes, stored_bytes, state, pushed, accessed_ms FROM blob WHERE digest = $1")
-        .bind(digest)
-        .fetch_optional(connection)
-        .await
+    sqlx::query_as(
+        "SELECT digest, size_bytes, stored_bytes, state, pushed, is_manifest, accessed_ms FROM blob WHERE digest = $1",
+    )
+    .bind(digest)
+    .fetch_optional(connection)
+    .await
 }
 
 /// Makes the row present; what was once pushed, or once a manifest, stays so. Returns its key.
@@ -271,7 +275,7 @@ pub(super) async fn store(
              size_bytes = excluded.size_bytes, stored_bytes = excluded.stored_bytes, state = excluded.state,
              pushed = blob.pushed OR excluded.pushed, is_manifest = blob.is_manifest OR excluded.is_manifest,
              accessed_ms = excluded.accessed_ms
-         RETURNING id, digest, size_bytes, stored_bytes, state, pushed, accessed_ms",
+         RETURNING id, digest, size_bytes, stored_bytes, state, pushed, is_manifest, accessed_ms",
     )
     .bind(stored.digest)
     .bind(length_column(stored.size_bytes))

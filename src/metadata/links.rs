@@ -31,7 +31,7 @@ impl Metadata {
     /// What the repository has to do with the blob.
     pub async fn find_link(&self, repo: &RepositoryName, digest: &Digest) -> Result<Link, Error> {
         let found: Option<Found> = sqlx::query_as(
-            "SELECT b.digest, b.size_bytes, b.stored_bytes, b.state, b.pushed, b.accessed_ms,
+            "SELECT b.digest, b.size_bytes, b.stored_bytes, b.state, b.pushed, b.is_manifest, b.accessed_ms,
                     EXISTS (SELECT 1 FROM repository r JOIN link l ON l.repository_id = r.id AND l.blob_id = b.id
                             WHERE r.name = $1) AS linked
              FROM blob b WHERE b.digest = $2",

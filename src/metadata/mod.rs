@@ -29,6 +29,7 @@ mod losses;
 mod manifests;
 mod names;
 mod pins;
+mod quotas;
 mod references;
 mod referrers;
 mod repositories;
@@ -52,7 +53,6 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use globset::GlobSet;
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, Connection as _, SqlStr, SqliteConnection};
@@ -69,7 +69,7 @@ pub use lists::ListRow;
 pub use losses::LossRow;
 pub use manifests::{Grounds, ManifestRow, Missing, NewManifest};
 pub use names::{NameRecord, Names};
-pub use pins::{Extent, PinRow};
+pub use pins::{Extent, PinPattern, PinRow};
 pub use repositories::RepositoryRow;
 pub use retained::{AgedManifest, AgedTag};
 pub use reviews::{After, BlobReview, Decision, ManifestReview, Moment, QueueLength, ReviewedBlob, ReviewedManifest};
@@ -91,6 +91,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (5, "scrub", include_str!("migrations/0005_scrub.sql")),
     (6, "access", include_str!("migrations/0006_access.sql")),
     (8, "names", include_str!("migrations/0008_names.sql")),
+    (9, "quotas", include_str!("migrations/0009_quotas.sql")),
 ];
 
 /// How long to wait for a lock of the file. Only another process can hold one: a backup, or somebody's `sqlite3`.
@@ -154,8 +155,8 @@ struct Inner {
     /// What the record of names knows and the index does not.
     names: Mutex<Option<Names>>,
     names_held: Option<Arc<AtomicBool>>,
-    /// Of tags that the configuration pins, as `REPOSITORY:TAG`.
-    pin_patterns: OnceLock<GlobSet>,
+    /// Of tags that the configuration pins.
+    pin_patterns: OnceLock<Vec<PinPattern>>,
 }
 
 impl std::fmt::Debug for Metadata {

@@ -5,7 +5,7 @@
 //! moves takes its pin along.
 
 use futures::FutureExt as _;
-use globset::GlobSet;
+use globset::GlobMatcher;
 use sqlx::SqliteConnection;
 
 use super::{Error, Metadata, cannot};
@@ -24,6 +24,15 @@ pub struct PinRow {
     pub manifest: Option<Digest>,
     /// What that leads to.
     pub extent: Extent,
+}
+
+/// Tags that the configuration pins.
+#[derive(Clone, Debug)]
+pub struct PinPattern {
+    /// Of these repositories.
+    pub repositories: GlobMatcher,
+    /// These tags.
+    pub tags: GlobMatcher,
 }
 
 /// How much a manifest leads to.
@@ -170,9 +179,9 @@ impl Metadata {
         Ok(bytes.unsigned_abs())
     }
 
-    /// From now on tags that `patterns` match, as `REPOSITORY:TAG`, are pinned when they come, and those that are here already
+    /// From now on tags that `patterns` match are pinned when they come, and those that are here already
     /// now. `written` is how the configuration says it: every tag is looked at only when that has changed.
-    pub async fn pin_by_patterns(&self, patterns: GlobSet, written: &[String]) -> Result<(), Error> {
+    pub async fn pin_by_patterns(&self, patterns: Vec<PinPattern>, written: &[String]) -> Result<(), Error> {
         let failed = |source| cannot("read", "the patterns of pins")(source);
         let known: Option<String> = sqlx::query_scalar("SELECT patterns FROM pin_pattern")
             .fetch_optional(self.readers())
@@ -216,8 +225,9 @@ impl Metadata {
 
     /// Does the configuration pin this tag?
     pub(super) fn pins_by_pattern(&self, repo: &RepositoryName, tag: &Tag) -> bool {
-        let patterns = self.inner.pin_patterns.get().filter(|patterns| !patterns.is_empty());
-        patterns.is_some_and(|patterns| patterns.is_match(format!("{repo}:{tag}")))
+        let fits =
+            |pattern: &PinPattern| pattern.tags.is_match(tag.as_str()) && pattern.repositories.is_match(repo.as_str());
+        self.inner.pin_patterns.get().is_some_and(|patterns| patterns.iter().any(fits))
     }
 }
 

@@ -111,7 +111,16 @@ async fn recount(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error>
         "UPDATE manifest_sum SET n_manifests = (SELECT COUNT(*) FROM manifest)
          WHERE n_manifests <> (SELECT COUNT(*) FROM manifest)",
     )
+    .execute(&mut *connection)
+    .await?;
+    let repositories = sqlx::query(
+        "UPDATE repository_sum SET stored_bytes = counted.stored_bytes
+         FROM (SELECT r.id, COALESCE((SELECT SUM(b.stored_bytes) FROM link l JOIN blob b ON b.id = l.blob_id
+                                      WHERE l.repository_id = r.id AND b.state = 1), 0) AS stored_bytes
+               FROM repository r) AS counted
+         WHERE repository_sum.repository_id = counted.id AND repository_sum.stored_bytes <> counted.stored_bytes",
+    )
     .execute(connection)
     .await?;
-    Ok(drifted || manifests.rows_affected() > 0)
+    Ok(drifted || manifests.rows_affected() > 0 || repositories.rows_affected() > 0)
 }

@@ -107,6 +107,12 @@ impl Registry {
         let depot = self.depot();
         let _named = depot.room.naming(digest).await;
         let now_ms = depot.clock.now_ms();
+        let _promised = match depot.metadata.find_link(home, digest).await? {
+            Link::Unlinked(row) => {
+                depot.room.promise_quota(home, row.stored_bytes).await.map_err(Error::cache(home))?
+            }
+            Link::Linked(_) | Link::Unknown => None,
+        };
         let Some(change) = depot.metadata.link_blob(home, digest, Provenance::Pushed, now_ms).await? else {
             return Ok(false);
         };

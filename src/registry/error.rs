@@ -131,6 +131,21 @@ pub enum Error {
         /// How many were wanted.
         bytes: u64,
     },
+    /// The repository's quota is used up.
+    #[error(
+        "repository {name} is under {quota}, which allows {max_bytes} bytes: {bytes} more do not fit; \
+         delete content, or have the quota raised"
+    )]
+    OverQuota {
+        /// The repository.
+        name: RepositoryName,
+        /// The quota, as the configuration calls it.
+        quota: String,
+        /// The bound, in bytes.
+        max_bytes: u64,
+        /// How many more were wanted.
+        bytes: u64,
+    },
     /// It is pinned.
     #[error("{name} has {reference} pinned: take the pin off first (entrepot pin --remove, or the key `pin`)")]
     Pinned {
@@ -199,6 +214,7 @@ impl Error {
         let name = name.clone();
         move |source| match source {
             cache::Error::NoRoom { bytes } => Self::NoRoom { bytes },
+            cache::Error::OverQuota { quota, max_bytes, bytes } => Self::OverQuota { name, quota, max_bytes, bytes },
             source => Self::Cache { name, source },
         }
     }

@@ -270,7 +270,7 @@ impl Registry {
         let kept: Vec<Tag> = tags.iter().filter(|tag| keeps.keeps(tag)).cloned().collect();
         let size_bytes = bytes.len() as u64;
         let reservation =
-            depot.room.reserve(Class::Pushed, blocks_for(size_bytes)).await.map_err(Error::cache(name))?;
+            depot.room.reserve_for(name, Class::Pushed, blocks_for(size_bytes)).await.map_err(Error::cache(name))?;
         let naming = async {
             let stored_bytes = depot.blobs.put(digest, bytes).await.map_err(Error::from)?;
             fault::point("manifest: stored");

@@ -104,7 +104,7 @@ impl Session {
                 // What came before the last step is written by now: less than that is on its way.
                 self.reservation().on_disk(length_bytes.saturating_sub(step_bytes));
             }
-            let more = room.reserve(self.class, missing_bytes.max(step_bytes)).await?;
+            let more = room.reserve_for(&self.row.repo, self.class, missing_bytes.max(step_bytes)).await?;
             self.reservation().absorb(more);
         }
         Ok(())

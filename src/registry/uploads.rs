@@ -56,7 +56,8 @@ impl Registry {
         depot.blobs.store().clear_puts().map_err(blobs::Error::Storage)?;
         for row in depot.metadata.list_uploads_before(i64::MAX).await? {
             // A session that has no bytes yet has no file yet.
-            let reservation = depot.room.adopt(Class::Pushed, files.remove(&row.id).unwrap_or(0));
+            let taken_bytes = files.remove(&row.id).unwrap_or(0);
+            let reservation = depot.room.adopt(Class::Pushed, taken_bytes).charged_to(&row.repo);
             self.uploads.hold(Session::new(row, reservation, None), usize::MAX)?;
         }
         for id in files.into_keys() {
@@ -264,7 +265,7 @@ impl Registry {
     ) -> Result<Opened, Error> {
         let (id, now_ms) = (UploadId::random(), self.depot().clock.now_ms());
         let row = UploadRow { id, repo, algorithm, started_ms: now_ms, touched_ms: now_ms };
-        let reservation = Reservation::none(&self.depot().room, class);
+        let reservation = Reservation::none(&self.depot().room, class).charged_to(&row.repo);
         let suspended = BlobWriter::suspended_start(algorithm.unwrap_or(Algorithm::Sha256));
         let session = Session::new(row, reservation, Some(suspended));
         let opened = Opened::new(self.uploads.hold(session, self.options.sessions_max)?);

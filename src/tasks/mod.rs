@@ -67,6 +67,9 @@ async fn flush(registry: &Registry) {
     if let Err(error) = registry.depot().room.measure_pinned().await {
         warn!(error = %Chain(&error), "measuring what is pinned failed");
     }
+    if let Err(error) = registry.depot().room.report_quotas().await {
+        warn!(error = %Chain(&error), "measuring the quotas failed");
+    }
     registry.depot().room.report();
     if let Err(error) = registry.depot().room.flush_touches().await {
         warn!(error = %Chain(&error), "writing the times of last reads failed");

@@ -69,10 +69,15 @@ impl Room {
         Ok(freed_bytes)
     }
 
-    async fn evict_among(&self, rows: &[BlobRow], bytes: u64) -> Result<u64, Error> {
+    pub(super) async fn evict_among(&self, rows: &[BlobRow], bytes: u64) -> Result<u64, Error> {
         let candidates: Vec<Candidate> = rows
             .iter()
-            .map(|row| Candidate { digest: row.digest, stored_bytes: row.stored_bytes, accessed_ms: row.accessed_ms })
+            .map(|row| Candidate {
+                digest: row.digest,
+                stored_bytes: row.stored_bytes,
+                is_manifest: row.is_manifest,
+                accessed_ms: row.accessed_ms,
+            })
             .collect();
         let mut victims = self.ledger().victims(&candidates, bytes);
         // Never waits for a lock while holding others; a blob that is being named right now is no victim anyway.

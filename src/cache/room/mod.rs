@@ -4,6 +4,7 @@ mod evict;
 mod leftovers;
 mod naming;
 mod quarantine;
+mod quota;
 mod report;
 mod reservation;
 mod sweep;
@@ -16,15 +17,17 @@ use tokio::sync::MutexGuard as AsyncGuard;
 use self::naming::Naming;
 use super::Error;
 use super::flights::to_the_end;
+use super::quotas::Quotas;
 use super::space::{Class, Holding, Ledger, Limits, Sums, Verdict};
 use crate::blobs::{self, Blobs};
 use crate::clock::Clock;
 use crate::fault;
 use crate::metadata::Metadata;
 use crate::metrics::Metrics;
-use crate::oci::Digest;
+use crate::oci::{Digest, RepositoryName};
 
 pub use quarantine::Verified;
+pub use quota::QuotaPromise;
 pub use reservation::{Pin, Reservation};
 pub(in crate::cache) use sweep::Batch;
 
@@ -44,6 +47,7 @@ pub struct Room {
     /// What pinned blobs of the cache take, when that was last measured.
     pinned_bytes: AtomicU64,
     naming: Naming,
+    quotas: Quotas,
 }
 
 impl Room {
@@ -53,6 +57,7 @@ impl Room {
         metadata: Metadata,
         blobs: Blobs,
         limits: Limits,
+        quotas: Quotas,
         quarantine_max_bytes: u64,
         clock: Clock,
         metrics: Metrics,
@@ -77,18 +82,27 @@ impl Room {
             evicting: tokio::sync::Mutex::default(),
             pinned_bytes: AtomicU64::new(0),
             naming: Naming::new(),
+            quotas,
         };
         room.finish_leftovers().await?;
         room.settle_quarantine().await?;
         fault::point("start: removals finished");
+        room.assign_quotas().await?;
         room.measure_pinned().await?;
         room.report();
         Ok(Arc::new(room))
     }
 
     /// Reserves space, evicting cached content if need be. The space is given back when the reservation is dropped.
-    pub async fn reserve(self: &Arc<Self>, class: Class, bytes: u64) -> Result<Reservation, Error> {
-        self.take(class, bytes).await
+    /// It also counts under the repository's quota, until the index counts what became of it.
+    pub async fn reserve_for(
+        self: &Arc<Self>,
+        repo: &RepositoryName,
+        class: Class,
+        bytes: u64,
+    ) -> Result<Reservation, Error> {
+        let promise = self.promise_quota(repo, bytes).await?;
+        Ok(self.take(class, bytes).await?.with(promise))
     }
 
     /// Counts space that is taken already, whatever the limits say: what an earlier process left.
@@ -113,7 +127,12 @@ impl Room {
     pub async fn flush_touches(&self) -> Result<(), Error> {
         let touches = self.ledger().take_touches();
         if !touches.is_empty() {
-            self.metadata.touch(&touches).await?;
+            let written = self.metadata.touch(&touches).await;
+            if written.is_err() {
+                // The next attempt has them too.
+                self.ledger().return_touches(touches);
+            }
+            written?;
         }
         Ok(())
     }
@@ -147,6 +166,11 @@ impl Room {
     /// The bounds.
     pub fn limits(&self) -> Limits {
         self.ledger().limits()
+    }
+
+    /// What is promised and not given out by the file system yet, in bytes.
+    pub fn unwritten_bytes(&self) -> u64 {
+        self.ledger().unwritten_bytes()
     }
 
     /// The sums as they stand.

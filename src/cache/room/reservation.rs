@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::Room;
+use super::{QuotaPromise, Room};
 use crate::blobs::Standing;
 use crate::cache::Error;
 use crate::cache::space::{Class, Holding, Ledger};
-use crate::oci::Digest;
+use crate::oci::{Digest, RepositoryName};
 
 /// Space that is promised. Dropping it gives the space back.
 #[derive(Debug)]
@@ -16,6 +16,8 @@ pub struct Reservation {
     bytes: u64,
     /// How much of it the file system has not given out yet, as far as anybody has told.
     unwritten_bytes: u64,
+    /// What it counts under the quota of its repository, if that is under one.
+    under: Option<QuotaPromise>,
 }
 
 impl Reservation {
@@ -26,12 +28,24 @@ impl Reservation {
 
     /// What the ledger has just promised.
     pub(super) fn promised(room: &Arc<Room>, class: Class, bytes: u64) -> Self {
-        Self { room: Arc::clone(room), class, bytes, unwritten_bytes: bytes }
+        Self { room: Arc::clone(room), class, bytes, unwritten_bytes: bytes, under: None }
     }
 
     /// What is on the disk already.
     pub(super) fn written(room: &Arc<Room>, class: Class, bytes: u64) -> Self {
-        Self { room: Arc::clone(room), class, bytes, unwritten_bytes: 0 }
+        Self { room: Arc::clone(room), class, bytes, unwritten_bytes: 0, under: None }
+    }
+
+    /// It counts under the repository's quota from now on, as does what it grows by.
+    #[must_use]
+    pub fn charged_to(mut self, repo: &RepositoryName) -> Self {
+        self.under = self.room.adopt_quota(repo, self.bytes);
+        self
+    }
+
+    pub(super) fn with(mut self, under: Option<QuotaPromise>) -> Self {
+        self.under = under;
+        self
     }
 
     /// What it is promised for.
@@ -46,6 +60,9 @@ impl Reservation {
 
     /// Promises more.
     pub async fn grow(&mut self, bytes: u64) -> Result<(), Error> {
+        if let Some(under) = &mut self.under {
+            under.grow(bytes).await?;
+        }
         let more = self.room.take(self.class, bytes).await?;
         self.absorb(more);
         Ok(())
@@ -63,6 +80,11 @@ impl Reservation {
         debug_assert!(self.class == other.class, "promises of one class are added");
         self.bytes += std::mem::take(&mut other.bytes);
         self.unwritten_bytes += std::mem::take(&mut other.unwritten_bytes);
+        match (&mut self.under, other.under.take()) {
+            (Some(under), Some(more)) => under.absorb(more),
+            (under @ None, more) => *under = more,
+            (Some(_), None) => {}
+        }
     }
 
     /// Hands the promise on and keeps none.
@@ -73,6 +95,7 @@ impl Reservation {
             class: self.class,
             bytes: std::mem::take(&mut self.bytes),
             unwritten_bytes: std::mem::take(&mut self.unwritten_bytes),
+            under: self.under.take(),
         }
     }
 

@@ -242,19 +242,26 @@ impl Ledger {
         take(self.held(held), held.stored_bytes);
     }
 
+    /// Reads that could not be moved to the index come back, but for those that were read again meanwhile.
+    pub fn return_touches(&mut self, touches: Vec<(Digest, i64)>) {
+        for (digest, read_ms) in touches {
+            self.touches.entry(digest).or_insert(read_ms);
+        }
+    }
+
     /// How many reads wait to be taken.
     pub fn n_touches(&self) -> usize {
         self.touches.len()
     }
 
-    /// Chooses from candidates, given oldest first, who has to go so that `bytes` become free: never the pinned, the
-    /// longest unread first, as few as suffice.
+    /// Chooses from candidates, given oldest first, who has to go so that `bytes` become free: never the pinned,
+    /// manifests last, else the longest unread first, as few as suffice.
     pub fn victims(&self, candidates: &[Candidate], bytes: u64) -> Vec<Digest> {
         let last_read = |candidate: &Candidate| {
             self.touches.get(&candidate.digest).copied().unwrap_or(i64::MIN).max(candidate.accessed_ms)
         };
         let mut free: Vec<&Candidate> = candidates.iter().filter(|c| !self.is_pinned(&c.digest)).collect();
-        free.sort_by_key(|candidate| last_read(candidate));
+        free.sort_by_key(|candidate| (candidate.is_manifest, last_read(candidate)));
         let mut freed = 0u64;
         let needed = free.into_iter().take_while(|candidate| {
             let wanted = freed < bytes;

@@ -77,6 +77,8 @@ pub struct Candidate {
     pub digest: Digest,
     /// Disk space that its removal frees, in bytes.
     pub stored_bytes: u64,
+    /// It is a manifest: cheap to keep, so it goes after everything that is none.
+    pub is_manifest: bool,
     /// When it was last read as far as the index knows, Unix milliseconds.
     pub accessed_ms: i64,
 }

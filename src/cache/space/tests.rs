@@ -69,8 +69,9 @@ fn what_was_being_removed_counts_once_when_it_is_committed_again() {
 #[test]
 fn the_longest_unread_go_first_and_the_pinned_never() {
     let mut ledger = ledger(100, 100);
-    let candidates: Vec<Candidate> =
-        (1..=4).map(|n| Candidate { digest: digest(n), stored_bytes: 10, accessed_ms: i64::from(n) }).collect();
+    let candidates: Vec<Candidate> = (1..=4)
+        .map(|n| Candidate { digest: digest(n), stored_bytes: 10, is_manifest: false, accessed_ms: i64::from(n) })
+        .collect();
     ledger.pin(digest(1));
     ledger.touch(digest(2), 100);
     assert_eq!(ledger.victims(&candidates, 15), [digest(3), digest(4)]);
@@ -78,6 +79,12 @@ fn the_longest_unread_go_first_and_the_pinned_never() {
     ledger.unpin(&digest(1));
     assert_eq!(ledger.victims(&candidates, 1), [digest(1)]);
     assert!(ledger.victims(&candidates, 0).is_empty());
+    let manifest = Candidate { is_manifest: true, ..candidates[0] };
+    assert_eq!(
+        ledger.victims(&[manifest, candidates[3]], 1),
+        [digest(4)],
+        "a manifest stays as long as a layer can go"
+    );
 }
 
 #[test]

@@ -24,6 +24,7 @@ async fn a_committed_blob_is_present_and_linked_to_its_repository_alone() {
             size_bytes: 10,
             stored_bytes: 4096,
             state: BlobState::Present,
+            is_manifest: false,
             pushed: false,
             accessed_ms: 7,
         };

@@ -36,6 +36,8 @@ async fn registry_over(scene: &Scene, row: &Row, prefetch: Prefetch) -> TestRegi
         upstream.retries = 1;
         upstream.prefetch = prefetch;
         upstream.stale_after_wait = Duration::from_secs(20);
+        // Far away, so that what is promised under it is looked at in the end.
+        upstream.quota_bytes = Some(64 << 20);
         if row.is_slow {
             upstream.first_byte_timeout = Duration::from_millis(1_500);
             upstream.stale_after_wait = Duration::from_millis(100);
@@ -137,6 +139,24 @@ async fn a_blob_of_which_nothing_is_cached() {
         registry.fills_end().await;
         assert_asked(&row, &scene, 0, row.blob.1);
         assert_eq!(registry.sums().cached > 0, row.blob.0 == End::Served, "{}: what is kept", row.name);
+        recovers(&row, &mut scene, registry).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_in_the_middle_of_it_leaves_nothing_promised() {
+    each(async |row: Row| {
+        let mut scene = Scene::set(&row).await;
+        let registry = registry_over(&scene, &row, Prefetch::Off).await;
+        scene.go_wrong().await;
+        let path = layer(&scene);
+        let is_asked = registry.until("the upstream is asked", |_| !scene.fake.requests().0.is_empty());
+        tokio::select! {
+            _ = registry.get(&path) => {}
+            () = is_asked => {}
+        }
+        scene.let_go_on(1).await;
         recovers(&row, &mut scene, registry).await;
     })
     .await;

@@ -288,6 +288,10 @@ impl TestRegistry {
         let room = &registry.depot().room;
         let sums = room.sums();
         assert_eq!(room.n_pins(), 0, "blobs are still pinned");
+        if leftovers.uploads == 0 {
+            assert_eq!(room.quota_promised_bytes(), 0, "bytes are still promised under quotas");
+            assert_eq!(room.unwritten_bytes(), 0, "bytes still count as promised and not written");
+        }
         assert_eq!(sums.filling, 0, "fills still have space reserved");
         assert_eq!(sums.deleting, 0, "bytes still wait to be deleted");
         assert_eq!(sums.uploading > 0, leftovers.uploads > 0, "uploads have {} bytes reserved", sums.uploading);
