@@ -94,7 +94,8 @@ mod tests {
 
     fn review(state: BlobState, pushed: bool, links: i64, unneeded_links: i64, pushed_links: i64) -> BlobReview {
         let digest = Digest::of(Algorithm::Sha256, b"x");
-        let row = BlobRow { digest, size_bytes: 1, stored_bytes: 4096, state, pushed, accessed_ms: 900 };
+        let row =
+            BlobRow { digest, size_bytes: 1, stored_bytes: 4096, state, pushed, is_manifest: false, accessed_ms: 900 };
         BlobReview {
             id: 1,
             row,

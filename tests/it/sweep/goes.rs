@@ -154,7 +154,9 @@ async fn rows_of_what_was_evicted_and_is_named_by_nobody_go_too() {
     registry.until("nobody reads any more", |registry| registry.registry().depot().room.n_pins() == 0).await;
     let room = &registry.registry().depot().room;
     let everything = registry.limits().cache_max_bytes;
-    drop(room.reserve(entrepot::cache::space::Class::Cached, everything).await.expect("all of it is cached"));
+    let other = "docker.io/other/app".parse().unwrap();
+    let all = room.reserve_for(&other, entrepot::cache::space::Class::Cached, everything).await;
+    drop(all.expect("all of it is cached"));
     let swept = sweep(&registry, AT_ONCE).await;
     assert_eq!((swept.manifests, swept.repositories), (1, 1), "{swept:?}");
     assert!(registry.metadata().find_blob(&digest_of(content(60_000, 3))).await.unwrap().is_none(), "{swept:?}");

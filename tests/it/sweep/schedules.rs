@@ -159,7 +159,8 @@ impl World {
     async fn evict(&self) {
         let room = &self.registry.depot().room;
         // Nothing to evict, or not enough: either is an answer.
-        drop(room.reserve(Class::Cached, room.limits().cache_max_bytes).await);
+        let other = "docker.io/other/app".parse().unwrap();
+        drop(room.reserve_for(&other, Class::Cached, room.limits().cache_max_bytes).await);
     }
 
     async fn operate(&self, what: usize, repository: usize, other: usize, which: usize) {
