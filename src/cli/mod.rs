@@ -10,8 +10,10 @@ pub mod instance_url;
 pub mod scrub;
 pub mod serve;
 pub mod setup;
+mod sizes;
 mod unserved;
 mod upstreams;
+pub mod warm;
 pub mod why;
 
 use std::process::ExitCode;
@@ -62,6 +64,13 @@ enum Command {
         #[command(flatten)]
         flags: ServeFlags,
     },
+    /// Have a running server bring references into its cache, before they are pulled.
+    Warm {
+        #[command(flatten)]
+        arguments: warm::Arguments,
+        #[command(flatten)]
+        flags: ServeFlags,
+    },
     /// Look through a store at rest for damage, and repair it.
     Scrub {
         #[command(flatten)]
@@ -109,6 +118,9 @@ pub fn main() -> ExitCode {
         }
         Command::Export { arguments, flags } => with_config(&flags, |loaded| export::run(&loaded.config, &arguments)),
         Command::Import { arguments, flags } => with_config(&flags, |loaded| import::run(&loaded.config, &arguments)),
+        Command::Warm { arguments, flags } => with_config(&flags, |loaded| {
+            warm::run(&loaded.config, &arguments, &mut std::io::stdout().lock(), &mut std::io::stderr().lock())
+        }),
         Command::Scrub { arguments, flags } => {
             with_config(&flags, |loaded| scrub::run(&loaded.config, &arguments, &mut std::io::stdout().lock()))
         }

@@ -6,6 +6,7 @@ mod fills;
 mod moment;
 mod route;
 mod scrub;
+pub mod warm;
 pub mod why;
 
 use axum::extract::{Request, State};
@@ -52,6 +53,7 @@ async fn dispatch(app: &AppState, action: &Action, request: Request, id: Request
             scrub::show(&app.registry).await.map_err(|error| ApiError::internal(&error, &id.to_string()))
         }
         Action::Explain => why::explain(&app.registry, &asked, id).await,
+        Action::Warm => warm::begin(&app.registry, &asked, body, id).await,
     }
 }
 

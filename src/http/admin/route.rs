@@ -2,6 +2,9 @@
 
 use http::Method;
 
+/// The methods of what only tells.
+const READ: &str = "GET, HEAD";
+
 /// What a request to `/api/v1/` wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -17,13 +20,18 @@ pub enum Action {
     ImportLink,
     /// Takes a manifest in as an upstream's, with its tags.
     ImportManifest,
+    /// Bring a reference into the cache.
+    Warm,
 }
 
 /// Why a request is no action.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unroutable {
     /// No endpoint has this path.
-    #[error("there is no such endpoint under /api/: there are /api/v1/fills, /api/v1/scrub and /api/v1/why?ref=REF")]
+    #[error(
+        "there is no such endpoint under /api/: there are /api/v1/fills, /api/v1/scrub, /api/v1/why?ref=REF and \
+         /api/v1/warm"
+    )]
     Path,
     /// The endpoint does not know this method.
     #[error("this endpoint takes {allow}")]
@@ -43,26 +51,27 @@ impl Action {
             Self::ImportBlob => "import_blob",
             Self::ImportLink => "import_link",
             Self::ImportManifest => "import_manifest",
+            Self::Warm => "warm",
         }
     }
 }
 
 /// The action of a request. `path` is the path as it came.
 pub fn route(method: &Method, path: &str) -> Result<Action, Unroutable> {
-    let action = match path {
-        "/api/v1/fills" => Action::ListFills,
-        "/api/v1/scrub" => Action::ShowScrub,
-        "/api/v1/why" => Action::Explain,
-        "/api/v1/cached/blob" => Action::ImportBlob,
-        "/api/v1/cached/link" => Action::ImportLink,
-        "/api/v1/cached/manifest" => Action::ImportManifest,
+    let (action, allow) = match path {
+        "/api/v1/fills" => (Action::ListFills, READ),
+        "/api/v1/scrub" => (Action::ShowScrub, READ),
+        "/api/v1/why" => (Action::Explain, READ),
+        "/api/v1/cached/blob" => (Action::ImportBlob, "PUT"),
+        "/api/v1/cached/link" => (Action::ImportLink, "PUT"),
+        "/api/v1/cached/manifest" => (Action::ImportManifest, "PUT"),
+        "/api/v1/warm" => (Action::Warm, "POST"),
         _ => return Err(Unroutable::Path),
     };
-    let is_change = matches!(action, Action::ImportBlob | Action::ImportLink | Action::ImportManifest);
-    match *method {
-        Method::GET | Method::HEAD if !is_change => Ok(action),
-        Method::PUT if is_change => Ok(action),
-        _ => Err(Unroutable::Method { allow: if is_change { "PUT" } else { "GET, HEAD" } }),
+    if allow.split(", ").any(|allowed| allowed == method.as_str()) {
+        Ok(action)
+    } else {
+        Err(Unroutable::Method { allow })
     }
 }
 
@@ -78,10 +87,8 @@ mod tests {
             (Method::POST, "/api/v1/fills", Err(Unroutable::Method { allow: "GET, HEAD" })),
             (Method::GET, "/api/v1/scrub", Ok(Action::ShowScrub)),
             (Method::GET, "/api/v1/why", Ok(Action::Explain)),
-            (Method::PUT, "/api/v1/cached/blob", Ok(Action::ImportBlob)),
-            (Method::PUT, "/api/v1/cached/link", Ok(Action::ImportLink)),
-            (Method::PUT, "/api/v1/cached/manifest", Ok(Action::ImportManifest)),
-            (Method::GET, "/api/v1/cached/blob", Err(Unroutable::Method { allow: "PUT" })),
+            (Method::POST, "/api/v1/warm", Ok(Action::Warm)),
+            (Method::GET, "/api/v1/warm", Err(Unroutable::Method { allow: "POST" })),
             (Method::GET, "/api/v1/fills/", Err(Unroutable::Path)),
             (Method::GET, "/api/v2/fills", Err(Unroutable::Path)),
             (Method::GET, "/api/", Err(Unroutable::Path)),
