@@ -19,6 +19,7 @@ pub mod cli;
 pub mod config;
 
 pub mod clock;
+pub mod fault;
 pub mod metrics;
 pub mod report;
 pub mod telemetry;

@@ -11,6 +11,7 @@ use tokio::sync::{Notify, watch};
 use super::front::Front;
 use super::staging::{self, Staging};
 use super::{Error, Growth};
+use crate::fault;
 use crate::storage::FrontRecord;
 
 /// Bytes kept in memory to be digested; what does not fit is read from the file again.
@@ -134,6 +135,9 @@ impl Landing {
     /// Writes chunks to their place, and lets readers and the digest know. Blocks.
     pub fn land(&self, start: u64, batch: Batch) -> Result<(), Error> {
         staging::write_at(&self.staging.file, &self.staging.path, start, &batch.chunks)?;
+        if start > self.front_bytes() {
+            fault::point("fill: written ahead");
+        }
         let mut state = self.state();
         let moved = state.front.written(start, start + batch.bytes);
         let front_bytes = state.front.bytes();

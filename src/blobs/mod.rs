@@ -126,10 +126,12 @@ impl Blobs {
                 return Err(Error::Mismatch { expected, actual });
             }
             let path = store.put_path();
-            let (file, _) = store.open_staging(&path).map_err(Error::Storage)?;
-            let committed = staging::write_at(&file, &path, 0, &[bytes])
-                .and_then(|()| store.sync(&file, &path).map_err(Error::Storage))
-                .and_then(|()| store.name(&file, &path, &expected).map_err(Error::Storage));
+            let committed = (|| {
+                let (file, _) = store.open_staging(&path).map_err(Error::Storage)?;
+                staging::write_at(&file, &path, 0, &[bytes])?;
+                store.sync(&file, &path).map_err(Error::Storage)?;
+                store.name(&file, &path, &expected).map_err(Error::Storage)
+            })();
             if committed.is_err() {
                 // What cannot be removed now is removed at the next start.
                 let _ = store.remove(&path);
@@ -137,6 +139,12 @@ impl Blobs {
             committed
         })
         .await
+    }
+
+    /// Notes that a blob whose name was given is in the index too, or gone.
+    pub async fn forget_note(&self, digest: Digest) -> Result<(), Error> {
+        let store = Arc::clone(&self.store);
+        blocking("ending the naming of a blob", move || store.forget_note(&digest).map_err(Error::Storage)).await
     }
 
     /// Removes a blob's bytes. Whoever has it open reads on.

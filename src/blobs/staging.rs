@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{Error, blocking};
+use crate::fault;
 use crate::oci::{Algorithm, Digester};
 use crate::storage::{self, Store};
 
@@ -52,6 +53,10 @@ impl Staging {
     pub async fn settle(&self) -> Result<u64, Error> {
         let (store, file, path) = (Arc::clone(&self.store), Arc::clone(&self.file), self.path.clone());
         blocking("settling a staging file", move || {
+            // It has got its blob's name, or none: there is nothing here to go on with.
+            if !path.exists() {
+                return Ok(0);
+            }
             store.settle_front(&file, &path).map_err(Error::Storage)?;
             store.trim(&file, &path).map_err(Error::Storage)?;
             length_bytes(&file, &path)
@@ -99,6 +104,7 @@ impl Staging {
 }
 
 pub(super) fn digest_range(file: &File, path: &Path, digester: &mut Digester, range: Range<u64>) -> Result<(), Error> {
+    fault::before("reading", path).map_err(failed("reading", path))?;
     let mut piece = vec![0; READ_BYTES];
     let mut position = range.start;
     while position < range.end {
@@ -117,12 +123,16 @@ fn failed(operation: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -
 }
 
 pub(super) fn length_bytes(file: &File, path: &Path) -> Result<u64, Error> {
-    Ok(file.metadata().map_err(failed("reading the size of", path))?.len())
+    fault::before("reading the size of", path)
+        .and_then(|()| file.metadata())
+        .map(|metadata| metadata.len())
+        .map_err(failed("reading the size of", path))
 }
 
 /// Writes chunks one behind the other, in as few and as large calls as the system allows: the page cache keeps what is
 /// written together in larger pieces, which are cheaper to send.
 pub(super) fn write_at(file: &File, path: &Path, offset: u64, chunks: &[Bytes]) -> Result<(), Error> {
+    fault::before("writing", path).map_err(failed("writing", path))?;
     let mut position = offset;
     for part in chunks.chunks(IOV_MAX) {
         let mut slices: Vec<IoSlice<'_>> = part.iter().map(|chunk| IoSlice::new(chunk)).collect();
@@ -142,6 +152,7 @@ pub(super) fn write_at(file: &File, path: &Path, offset: u64, chunks: &[Bytes]) 
 }
 
 pub(super) fn read_all(file: &File, path: &Path, size_bytes: u64) -> Result<Bytes, Error> {
+    fault::before("reading", path).map_err(failed("reading", path))?;
     let mut bytes = vec![0; usize::try_from(size_bytes).expect("only small blobs are read into memory")];
     file.read_exact_at(&mut bytes, 0).map_err(failed("reading", path))?;
     Ok(bytes.into())

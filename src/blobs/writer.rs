@@ -20,6 +20,7 @@ use super::inlet::{Intake, PourError, joined};
 use super::landing::{Landing, Lease, Undigested};
 use super::staging::Staging;
 use super::{Error, Growth, blocking};
+use crate::fault;
 use crate::oci::{Digest, Digester};
 
 /// What a commit made.
@@ -121,6 +122,7 @@ impl BlobWriter {
             return Err(Error::Mismatch { expected, actual });
         }
         self.landing.verified(staging.length_bytes);
+        fault::point("blob: proven");
         let lease = Arc::clone(&self.landing.lease);
         let (synced, held) = (staging.clone(), Arc::clone(&lease));
         let result = blocking("making a blob durable", move || {

@@ -5,7 +5,7 @@
 //!                        └ cut: Range from the byte reached, with back-off; a byte gained resets the budget
 //! ```
 //! A crash anywhere leaves the staging file (continued when the blob is asked for again) or a named file without a row
-//! (replaced by the next fill). Every other end goes through [`Filler::settle`], which leaves or removes the file and
+//! (removed at the next start). Every other end goes through [`Filler::settle`], which leaves or removes the file and
 //! gives back or hands on the space.
 
 use std::sync::Arc;
@@ -23,8 +23,9 @@ use super::lanes::Turn;
 use super::live::Live;
 use super::room::Reservation;
 use super::space::{Class, Holding, blocks_for};
-use crate::blobs::{self, BlobWriter, Growth, Lease, Staging};
-use crate::metadata::{BlobRow, Link, Provenance};
+use crate::blobs::{self, BlobWriter, Committed, Growth, Lease, Staging};
+use crate::fault;
+use crate::metadata::{Link, Provenance};
 use crate::oci::Digest;
 use crate::report::Chain;
 use crate::upstream::{self, BlobStream, Fetch};
@@ -142,7 +143,11 @@ impl Filler {
         match self.make_room(held).await {
             Ok(()) => {}
             Err(Error::NoRoom { .. }) => return Ok(self.bypass()),
-            Err(Error::Blobs(error)) if error.is_no_space() => return Ok(self.bypass()),
+            // A disk that is full, or that takes nothing at all, fails no pull.
+            Err(Error::Blobs(error)) => {
+                warn!(digest = %self.digest, error = %Chain(&error), "a fill streams past the store");
+                return Ok(self.bypass());
+            }
             Err(error) => return Err(error),
         }
         self.take_in(held, stream, turn).await
@@ -227,6 +232,7 @@ impl Filler {
             Some(staging) => staging,
             None => self.depot.blobs.stage_fill(self.digest).await?,
         };
+        fault::point("fill: file made");
         let staging = held.staging.insert(staging);
         if let Some(total_bytes) = held.total_bytes
             && staging.preallocate(total_bytes).await?
@@ -264,37 +270,26 @@ impl Filler {
             Err(blobs::Error::Mismatch { actual, .. }) => return Err(self.wrong(Wrong::Digest { actual })),
             Err(error) => return Err(error.into()),
         };
-        let _named = depot.room.naming(&self.digest).await;
-        let committed = proven.name().await?;
         let now_ms = depot.clock.now_ms();
-        let (size_bytes, stored_bytes) = (committed.size_bytes, committed.stored_bytes);
         let repository = &self.source.canonical;
-        let recorded = depot
-            .metadata
-            .commit_blob(repository, &self.digest, size_bytes, stored_bytes, Provenance::Cached, now_ms)
-            .await;
-        let change = match recorded {
-            Ok(change) => change,
-            Err(error) => {
-                self.remove_unrecorded().await;
-                return Err(error.into());
-            }
+        let naming = async {
+            let Committed { size_bytes, stored_bytes } = proven.name().await?;
+            let recorded = depot.metadata.commit_blob(
+                repository,
+                &self.digest,
+                size_bytes,
+                stored_bytes,
+                Provenance::Cached,
+                now_ms,
+            );
+            let change = recorded.await?;
+            fault::point("fill: recorded");
+            held.staging = None;
+            let after = Holding::of_present(stored_bytes, change.after.pushed);
+            held.reservation.split_off().admit(change.before.as_ref().and_then(Holding::of), after);
+            Ok::<_, Error>(())
         };
-        held.staging = None;
-        let after = Holding { stored_bytes, pushed: change.after.pushed };
-        held.reservation.split_off().admit(change.before.as_ref().and_then(Holding::of), after);
-        Ok(())
-    }
-
-    /// Bytes without a row take space that nobody counts, but the row may be there: a push's, or this one's after all.
-    async fn remove_unrecorded(&self) {
-        let row = self.depot.metadata.find_blob(&self.digest).await;
-        if let Ok(row) = row
-            && !row.as_ref().is_some_and(BlobRow::is_present)
-            && let Err(error) = self.depot.blobs.remove(self.digest).await
-        {
-            warn!(digest = %self.digest, error = %Chain(&error), "removing an unrecorded blob failed");
-        }
+        depot.room.name(&self.digest, naming).await
     }
 
     /// What a fill that did not become a blob leaves: bytes worth continuing with, or nothing.
@@ -310,11 +305,15 @@ impl Filler {
             Err(_) => staging.settle().await.is_ok_and(|length| length > 0),
         };
         let _named = self.depot.room.naming(&self.digest).await;
-        if is_worth_keeping {
-            let stored_bytes = staging.allocated_bytes().await.unwrap_or(reservation.bytes());
-            reservation.leave_partial(self.digest, stored_bytes);
-        } else if let Err(error) = staging.remove().await {
-            warn!(digest = %self.digest, error = %Chain(&error), "removing the file of a fill failed");
+        if !is_worth_keeping {
+            match staging.remove().await {
+                Ok(()) => return,
+                Err(error) => warn!(digest = %self.digest, error = %Chain(&error), "removing a fill's file failed"),
+            }
         }
+        // What cannot be removed counts too.
+        let stored_bytes = staging.allocated_bytes().await.unwrap_or(reservation.bytes());
+        reservation.leave_partial(self.digest, stored_bytes);
+        fault::point("fill: left to be continued");
     }
 }

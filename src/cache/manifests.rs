@@ -18,6 +18,7 @@ use super::revalidate::{Confirmed, Demand};
 use super::space::{Class, Holding, blocks_for};
 use super::{Source, Verifier};
 use crate::blobs;
+use crate::fault;
 use crate::metadata::{NewManifest, Provenance, TagRow};
 use crate::oci::{Algorithm, Digest, Manifest, MediaType, Reference, RepositoryName, Tag};
 use crate::report::Chain;
@@ -222,25 +223,29 @@ impl Manifests {
     ) -> Result<(), Error> {
         let Depot { metadata, blobs, room, clock, .. } = &*self.depot;
         let reservation = room.reserve(Class::Cached, blocks_for(bytes.len() as u64)).await?;
-        let named = room.naming(&digest).await;
-        let stored_bytes = blobs.put(digest, bytes.clone()).await?;
-        let change = metadata
-            .put_manifest(NewManifest {
-                repo: &source.canonical,
-                digest,
-                media_type: manifest.kind.media_type(),
-                size_bytes: bytes.len() as u64,
-                stored_bytes,
-                manifest,
-                provenance: Provenance::Cached,
-                tags: tag.map_or(&[], std::slice::from_ref),
-                immutable: &[],
-                now_ms: clock.now_ms(),
-            })
-            .await?;
-        reservation
-            .admit(change.before.as_ref().and_then(Holding::of), Holding { stored_bytes, pushed: change.after.pushed });
-        drop(named);
+        let naming = async {
+            let stored_bytes = blobs.put(digest, bytes.clone()).await?;
+            fault::point("manifest: stored");
+            let change = metadata
+                .put_manifest(NewManifest {
+                    repo: &source.canonical,
+                    digest,
+                    media_type: manifest.kind.media_type(),
+                    size_bytes: bytes.len() as u64,
+                    stored_bytes,
+                    manifest,
+                    provenance: Provenance::Cached,
+                    tags: tag.map_or(&[], std::slice::from_ref),
+                    immutable: &[],
+                    now_ms: clock.now_ms(),
+                })
+                .await?;
+            fault::point("manifest: recorded");
+            let after = Holding::of_present(stored_bytes, change.after.pushed);
+            reservation.admit(change.before.as_ref().and_then(Holding::of), after);
+            Ok::<_, Error>(())
+        };
+        room.name(&digest, naming).await?;
         if let Some(tag) = tag {
             self.memory.forget_tag(&source.canonical, tag);
         }

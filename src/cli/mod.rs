@@ -76,7 +76,11 @@ enum Command {
 pub fn main() -> ExitCode {
     let Arguments { command } = Arguments::parse();
     match command {
-        Command::Serve(flags) => with_config(&flags, |loaded| serve::run(&flags, &loaded)),
+        Command::Serve(flags) => with_config(&flags, |loaded| {
+            #[cfg(debug_assertions)]
+            flags.crash_at.as_deref().map(crate::fault::crash_at).transpose()?;
+            serve::run(&flags, &loaded)
+        }),
         Command::CheckConfig { flags, json } => with_config(&flags, |loaded| {
             check_config::run(&loaded, json, &mut std::io::stdout().lock(), &mut std::io::stderr().lock())?;
             Ok(())

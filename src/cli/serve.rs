@@ -21,6 +21,7 @@ use crate::cache::space::Limits;
 use crate::cache::{Depot, LaneLimits, ListLimits, Memory, Mirror, Policy, Room, ScrubOptions, Visibility};
 use crate::clock::Clock;
 use crate::config::{self, Config, LoadedConfig, LogFormat, OnUpstream404, ProxyProtocol, ServeFlags};
+use crate::fault;
 use crate::http::server::{ServerOptions, listen, serve};
 use crate::http::{AppOptions, AppState, Tls, admin, router};
 use crate::metadata::{self, Metadata};
@@ -98,10 +99,13 @@ pub async fn serve_opened(
     let state = AppState::new(Arc::clone(&registry), authority, metrics.clone(), app_options(config, tls.clone()));
     let serving = serve(listener, router(state), server_options(config, tls, metrics), shutdown);
     let (served, (), (), ()) = tokio::join!(serving, jobs, scrubbing, reloading);
+    fault::point("stop: served");
     // Nothing may want the index any more when it is closed.
     registry.fills().stop().await;
+    fault::point("stop: fills ended");
     info!(connections_cut = served.connections_cut, "stopped serving");
     metadata.close().await;
+    fault::point("stop: index closed");
     Ok(())
 }
 
@@ -122,7 +126,9 @@ pub async fn open(config: &Config, clock: Clock) -> anyhow::Result<Opened> {
     let metrics = Metrics::new();
     let store = Arc::new(Store::open(&config.storage.path, config.storage.create)?);
     let metadata = Metadata::open(metadata::Options::new(store.index_path())).await?;
+    fault::point("start: index opened");
     store.mark_complete()?;
+    fault::point("start: marked complete");
     let file_system = store.file_system()?;
     let limits = limits(config, file_system.total_bytes);
     let blobs = Blobs::new(store);
@@ -165,6 +171,7 @@ pub async fn open(config: &Config, clock: Clock) -> anyhow::Result<Opened> {
     let registry = Arc::new(Registry::new(names(config)?, mirrors, depot, memory, options));
     registry.restore_uploads().await?;
     let authority = Authority::open(access::standing(config)?, metadata.clone(), clock, &metrics).await?;
+    fault::point("start: ready");
     Ok(Opened { registry, authority: Arc::new(authority), metrics, metadata })
 }
 

@@ -375,6 +375,12 @@ pub enum Fault {
         /// The upstream.
         name: String,
     },
+    /// A warning: clients' credentials are sent in clear text.
+    #[error(
+        "INSECURE: clients send their passwords to this address and anybody on the way can read them; set `http.tls`, or \
+         listen on loopback behind a proxy with TLS"
+    )]
+    PasswordsInClear,
     /// A warning: credentials are sent in clear text.
     #[error("the password is sent unencrypted over http://")]
     ClearTextPassword,

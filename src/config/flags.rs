@@ -32,6 +32,10 @@ pub struct ServeFlags {
     /// auto, text or json [log.format]
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<String>,
+    /// Where tests end the process: a point of `fault::CRASH_POINTS`, `@2` for the second time it is come to.
+    #[cfg(debug_assertions)]
+    #[arg(long, hide = true, value_name = "POINT")]
+    pub crash_at: Option<String>,
 }
 
 impl ServeFlags {

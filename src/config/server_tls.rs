@@ -5,6 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    Http,
     diagnose::Fault,
     tree::{KeyPath, Step},
     units,
@@ -78,6 +79,12 @@ pub enum TlsVersion {
     V1_3,
 }
 
+/// Do passwords of clients cross a network where anybody can read them? `are_sent` is whether clients have any to send.
+/// Behind a trusted proxy it is the proxy that clients speak to.
+pub(super) fn passwords_in_clear(http: &Http, are_sent: bool) -> bool {
+    are_sent && http.tls.certificate.is_none() && !http.listen.ip().is_loopback() && http.trusted_proxies.is_empty()
+}
+
 impl Check<'_> {
     /// Do the files hold what they should? Whether key and certificate belong together is seen when they are used.
     pub(super) fn server_tls(&mut self, tls: &ServerTls) {
@@ -105,5 +112,21 @@ impl Check<'_> {
                 let _ = self.pem(path(key), file.clone(), key == "key");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_are_in_clear_on_a_plain_port_for_others() {
+        let mut http = Http::default();
+        assert!(!passwords_in_clear(&http, true), "on loopback nobody listens in");
+        http.listen = "0.0.0.0:5000".parse().unwrap();
+        assert!(passwords_in_clear(&http, true));
+        assert!(!passwords_in_clear(&http, false));
+        http.tls.certificate = Some("server.crt".into());
+        assert!(!passwords_in_clear(&http, true));
     }
 }

@@ -5,9 +5,10 @@ use std::{collections::HashMap, io, path::Path, time::Duration};
 use url::Url;
 
 use super::{
-    Config, Identity, Limit, Patience, ProxyProtocol, Source, TagRule, Upstream,
+    Config, Identity, Limit, Patience, ProxyProtocol, Source, TagRule, Upstream, Visibility,
     diagnose::{Fault, Problem},
     raw::{Raw, RawTagRule, RawUpstream},
+    server_tls::passwords_in_clear,
     tree::{KeyPath, Node, Step},
     units,
 };
@@ -73,6 +74,12 @@ impl<'a> Check<'a> {
         }
         self.between_upstreams(&config.upstreams);
         self.access(&mut config);
+        let has_users = config.auth.as_ref().is_some_and(|auth| auth.htpasswd.is_some());
+        let are_sent =
+            has_users || config.upstreams.iter().any(|upstream| upstream.visibility == Visibility::Passthrough);
+        if passwords_in_clear(&config.http, are_sent) {
+            self.warn(KeyPath::of(&["http", "listen"]), Fault::PasswordsInClear);
+        }
         config
     }
 

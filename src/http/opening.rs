@@ -29,13 +29,14 @@ pub const ANSWER_TO_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
     \r\n\
     This port speaks plain HTTP, but the client began a TLS handshake.\r\n";
 
-/// For those who speak plain HTTP on a port with TLS.
+/// For those who speak plain HTTP on a port with TLS: as any other error, so that docker, which tries that after TLS has
+/// failed, shows the message.
 pub const ANSWER_TO_PLAIN: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
-    Content-Type: text/plain; charset=utf-8\r\n\
+    Content-Type: application/json\r\n\
     Connection: close\r\n\
-    Content-Length: 74\r\n\
+    Content-Length: 91\r\n\
     \r\n\
-    This port speaks TLS: ask it with https://, as this was sent unencrypted.\n";
+    {\"errors\":[{\"code\":\"UNSUPPORTED\",\"message\":\"this port speaks TLS: ask it with https://\"}]}\n";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {

@@ -6,15 +6,29 @@ use std::time::Duration;
 
 use axum::body::Body;
 use futures::{StreamExt as _, stream};
+use tokio::time::{Instant, timeout};
 
-/// The same body, which fails when no byte comes for so long.
+/// What has to come within the time: a client that sends a byte now and then is as bad as one that sends none.
+const PROGRESS_BYTES_MIN: usize = 1024;
+
+/// The same body, which fails when less than [`PROGRESS_BYTES_MIN`] comes while it is waited for so long. Time that we take
+/// ourselves does not count.
 pub fn patient(body: Body, read_timeout: Duration) -> Body {
-    let chunks = stream::try_unfold(body.into_data_stream(), move |mut chunks| async move {
-        match tokio::time::timeout(read_timeout, chunks.next()).await {
-            Ok(Some(chunk)) => Ok(Some((chunk.map_err(io::Error::other)?, chunks))),
-            Ok(None) => Ok(None),
-            Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut)),
+    let begin = (body.into_data_stream(), Duration::ZERO, 0);
+    let chunks = stream::try_unfold(begin, move |(mut chunks, mut waited, mut came_bytes)| async move {
+        let asked = Instant::now();
+        let left = read_timeout.saturating_sub(waited);
+        let chunk = match timeout(left, chunks.next()).await {
+            Ok(Some(chunk)) => chunk.map_err(io::Error::other)?,
+            Ok(None) => return Ok(None),
+            Err(_) => return Err(io::Error::from(io::ErrorKind::TimedOut)),
+        };
+        came_bytes += chunk.len();
+        waited += asked.elapsed();
+        if came_bytes >= PROGRESS_BYTES_MIN {
+            (waited, came_bytes) = (Duration::ZERO, 0);
         }
+        Ok(Some((chunk, (chunks, waited, came_bytes))))
     });
     Body::from_stream(chunks)
 }
@@ -28,6 +42,20 @@ mod tests {
         let silent = Body::from_stream(stream::pending::<io::Result<bytes::Bytes>>());
         let mut chunks = patient(silent, Duration::from_millis(1)).into_data_stream();
         assert!(chunks.next().await.unwrap().is_err());
+    }
+
+    #[tokio::test]
+    async fn a_body_that_drips_fails() {
+        let drops = stream::repeat(bytes::Bytes::from_static(b"x")).then(|drop| async {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            io::Result::Ok(drop)
+        });
+        let mut chunks = patient(Body::from_stream(drops), Duration::from_millis(20)).into_data_stream();
+        let mut came = 0;
+        while let Some(Ok(chunk)) = chunks.next().await {
+            came += chunk.len();
+        }
+        assert!(came < PROGRESS_BYTES_MIN, "{came}");
     }
 
     #[tokio::test]

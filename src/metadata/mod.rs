@@ -173,7 +173,7 @@ impl Metadata {
             .await
             .map_err(failed)?;
         let limits = BatchLimits { commands_max: batch_max, duration_max: batch_duration_max };
-        let writer = Writer::start(connection, limits);
+        let writer = Writer::start(path.clone(), connection, limits);
         Ok(Self { inner: Arc::new(Inner { path, readers, writer }) })
     }
 

@@ -12,6 +12,7 @@
 //! future, which may be dropped at any await. It ends when the last handle is dropped or at `close`; a runtime that is torn down
 //! in mid-batch drops the connection, which rolls the batch back, and nobody was told otherwise.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -20,6 +21,8 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use sqlx::{Connection as _, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
+
+use crate::fault;
 
 /// Commands that may wait before senders have to.
 const QUEUE_MAX: usize = 1024;
@@ -109,10 +112,10 @@ where
 
 impl Writer {
     /// Starts the task.
-    pub(super) fn start(connection: SqliteConnection, limits: BatchLimits) -> Self {
+    pub(super) fn start(path: PathBuf, connection: SqliteConnection, limits: BatchLimits) -> Self {
         let (sender, messages) = mpsc::channel(QUEUE_MAX);
         let counters = Arc::new(Counters::default());
-        let task = Task { connection, messages, closing: Vec::new(), limits, counters: Arc::clone(&counters) };
+        let task = Task { path, connection, messages, closing: Vec::new(), limits, counters: Arc::clone(&counters) };
         #[expect(clippy::disallowed_methods, reason = "a change outlives the caller who asked for it")]
         tokio::spawn(task.run());
         Self { messages: sender, counters }
@@ -153,6 +156,7 @@ impl Writer {
 }
 
 struct Task {
+    path: PathBuf,
     connection: SqliteConnection,
     messages: mpsc::Receiver<Message>,
     closing: Vec<oneshot::Sender<()>>,
@@ -204,16 +208,22 @@ impl Task {
     /// its reply, whatever happens.
     async fn transact(&mut self, batch: &mut Vec<Box<dyn Command>>) -> Result<(), sqlx::Error> {
         let started = Instant::now();
+        fault::before("begin a change of", &self.path)?;
         execute(&mut self.connection, "BEGIN IMMEDIATE").await?;
         let mut position = 0;
         while let Some(command) = batch.get_mut(position) {
+            fault::before("change", &self.path)?;
             run_command(&mut self.connection, &mut **command).await?;
             position += 1;
             if position < self.limits.commands_max && started.elapsed() < self.limits.duration_max {
                 batch.extend(self.waiting_command());
             }
         }
-        execute(&mut self.connection, "COMMIT").await
+        fault::point("index: before commit");
+        fault::before("commit a change of", &self.path)?;
+        execute(&mut self.connection, "COMMIT").await?;
+        fault::point("index: committed");
+        Ok(())
     }
 
     fn waiting_command(&mut self) -> Option<Box<dyn Command>> {

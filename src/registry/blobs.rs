@@ -7,6 +7,7 @@ use super::routing::Target;
 use super::{Place, Registry, within_patience};
 use crate::blobs::{self, BlobReader};
 use crate::cache::{self, Bypass, Fill, Outcome, Pin, Probe, Role, Source, Start};
+use crate::fault;
 use crate::metadata::{BlobRow, Link, Provenance};
 use crate::oci::{ByteRange, Digest, RangeRequest, RepositoryName};
 
@@ -102,6 +103,7 @@ impl Registry {
     pub async fn delete_blob(&self, target: &Target, digest: &Digest) -> Result<(), Error> {
         let name = self.stored_name(target, Probe::Blob(*digest)).await?;
         if self.depot().metadata.unlink_blob(&name, digest).await? {
+            fault::point("delete: done");
             Ok(())
         } else {
             Err(Error::BlobUnknown { name, digest: *digest })

@@ -9,6 +9,7 @@ use super::routing::Target;
 use super::{Keeps, Place, Registry, Sparse, within_patience};
 use crate::cache::space::{Class, Holding, blocks_for};
 use crate::cache::{self, Outcome, Probe, PulledManifest, Source, to_the_end};
+use crate::fault;
 use crate::metadata::{self, NewManifest, Provenance};
 use crate::oci::{Algorithm, Digest, Manifest, Reference, RepositoryName, Tag};
 
@@ -87,6 +88,7 @@ impl Registry {
         let stored = to_the_end(async move {
             let missing = this.adopt(&repository, &behind, &manifest, 0).await?;
             this.check_missing(&repository, &manifest, missing)?;
+            fault::point("manifest: adopted");
             this.store_manifest(&repository, digest, &manifest, bytes, &set, &keeps).await
         });
         stored.await.unwrap_or(Err(Error::cache(&name)(cache::Error::Stopped)))?;
@@ -138,7 +140,7 @@ impl Registry {
     }
 
     async fn forget_manifest(&self, name: &RepositoryName, reference: &Reference) -> Result<bool, Error> {
-        Ok(match reference {
+        let deleted = match reference {
             Reference::Tag(tag) => {
                 let deleted = self.depot().metadata.delete_tag(name, tag).await?;
                 self.memory.forget_tag(name, tag);
@@ -149,7 +151,9 @@ impl Registry {
                 self.memory.forget_manifest(name, digest);
                 deleted
             }
-        })
+        };
+        fault::point("delete: done");
+        Ok(deleted)
     }
 
     /// Where pushed tags are laid over an upstream's, a tag that came from there is the upstream's to answer for.
@@ -213,29 +217,33 @@ impl Registry {
         let size_bytes = bytes.len() as u64;
         let reservation =
             depot.room.reserve(Class::Pushed, blocks_for(size_bytes)).await.map_err(Error::cache(name))?;
-        let named = depot.room.naming(&digest).await;
-        let stored_bytes = depot.blobs.put(digest, bytes).await?;
-        let change = depot
-            .metadata
-            .put_manifest(NewManifest {
-                repo: name,
-                digest,
-                media_type: manifest.kind.media_type(),
-                size_bytes,
-                stored_bytes,
-                manifest,
-                provenance: Provenance::Pushed,
-                tags,
-                immutable: &kept,
-                now_ms: depot.clock.now_ms(),
-            })
-            .await
-            .map_err(|error| match error {
-                metadata::Error::TagTaken { tag } => Error::TagImmutable { name: name.clone(), tag },
-                error => error.into(),
-            })?;
-        reservation.admit(change.before.as_ref().and_then(Holding::of), Holding { stored_bytes, pushed: true });
-        drop(named);
+        let naming = async {
+            let stored_bytes = depot.blobs.put(digest, bytes).await?;
+            fault::point("manifest: stored");
+            let change = depot
+                .metadata
+                .put_manifest(NewManifest {
+                    repo: name,
+                    digest,
+                    media_type: manifest.kind.media_type(),
+                    size_bytes,
+                    stored_bytes,
+                    manifest,
+                    provenance: Provenance::Pushed,
+                    tags,
+                    immutable: &kept,
+                    now_ms: depot.clock.now_ms(),
+                })
+                .await
+                .map_err(|error| match error {
+                    metadata::Error::TagTaken { tag } => Error::TagImmutable { name: name.clone(), tag },
+                    error => error.into(),
+                })?;
+            fault::point("manifest: recorded");
+            reservation.admit(change.before.as_ref().and_then(Holding::of), Holding::of_present(stored_bytes, true));
+            Ok::<_, Error>(())
+        };
+        depot.room.name(&digest, naming).await?;
         self.memory.forget_repository(name);
         for tag in tags {
             self.memory.forget_tag(name, tag);

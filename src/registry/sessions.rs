@@ -50,6 +50,11 @@ impl Session {
         Ok(Arc::new(held))
     }
 
+    /// It is the next to expire.
+    pub(super) fn abandon(&self) {
+        self.touched_ms.store(i64::MIN, Ordering::Relaxed);
+    }
+
     pub(super) fn touch(&self, now_ms: i64) {
         self.touched_ms.store(now_ms, Ordering::Relaxed);
     }
@@ -118,7 +123,7 @@ impl Opened {
 impl Drop for Opened {
     fn drop(&mut self) {
         if !self.is_named {
-            self.session.touched_ms.store(i64::MIN, Ordering::Relaxed);
+            self.session.abandon();
         }
     }
 }

@@ -17,9 +17,10 @@ use super::error::Error;
 use super::routing::Target;
 use super::sessions::{Opened, Session};
 use super::{Caller, Registry};
-use crate::blobs::{self, BlobWriter, Lease, PourError};
+use crate::blobs::{self, BlobWriter, Committed, Lease, PourError};
 use crate::cache::space::{Class, Holding};
 use crate::cache::{self, Reservation, Room, to_the_end};
+use crate::fault;
 use crate::metadata::{Link, Provenance, UploadRow};
 use crate::oci::{Algorithm, ContentRange, Digest, RepositoryName, UploadId};
 use crate::report::Chain;
@@ -72,6 +73,7 @@ impl Registry {
     ) -> Result<(RepositoryName, UploadId), Error> {
         let opened = self.open_session(target, algorithm).await?;
         self.depot().metadata.insert_upload(&opened.session.row).await?;
+        fault::point("session: opened");
         let session = opened.named();
         Ok((session.row.repo.clone(), session.row.id))
     }
@@ -114,6 +116,7 @@ impl Registry {
         let writer = self.write_chunk(&session, lease, chunk).await?;
         let offset_bytes = writer.length_bytes();
         session.suspend(writer.suspend().await?);
+        fault::point("session: appended");
         self.record_touch(&session).await?;
         Ok(offset_bytes)
     }
@@ -137,10 +140,21 @@ impl Registry {
         let (this, digest, ending) = (Arc::clone(self), *digest, Arc::clone(&session));
         let committed = to_the_end(async move {
             let committed = this.commit_upload(&ending, writer, &digest).await;
-            // Its bytes became a blob, or they are gone: either way there is nothing left to go on with.
-            let ended = this.end_session(&ending).await;
+            // Its bytes became a blob, or they go: either way there is nothing left to go on with.
+            let removed = match &committed {
+                Ok(()) => Ok(()),
+                Err(_) => this.depot().blobs.remove_upload(ending.row.id).await.map_err(Error::from),
+            };
+            let ended = match removed {
+                Ok(()) => this.end_session(&ending).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = ended {
+                warn!(upload = %ending.row.id, error = %Chain(&error), "an upload could not be ended and will expire");
+                ending.abandon();
+            }
             drop(lease);
-            committed.and(ended)
+            committed
         });
         let name = session.row.repo.clone();
         committed.await.unwrap_or(Err(Error::cache(&name)(cache::Error::Stopped)))?;
@@ -202,6 +216,7 @@ impl Registry {
             let claimed = to_the_end(async move {
                 let claimed = this.claim_readable(&home, &wanted).await?;
                 this.memory.forget_repository(&home);
+                fault::point("mount: linked");
                 Ok::<_, Error>(claimed)
             });
             if claimed.await.unwrap_or(Err(Error::cache(&name)(cache::Error::Stopped)))? {
@@ -221,6 +236,7 @@ impl Registry {
         let session = Session::new(row, reservation, Some(suspended));
         let opened = Opened::new(self.uploads.hold(session, self.options.sessions_max)?);
         self.depot().blobs.stage_upload(id).await?;
+        fault::point("session: file made");
         Ok(opened)
     }
 
@@ -291,30 +307,35 @@ impl Registry {
         let depot = self.depot();
         let repository = &session.row.repo;
         let proven = writer.prove(*digest).await?;
-        let _named = depot.room.naming(digest).await;
-        let committed = proven.name().await?;
-        let (size_bytes, stored_bytes) = (committed.size_bytes, committed.stored_bytes);
         let now_ms = depot.clock.now_ms();
-        let change = depot
-            .metadata
-            .commit_blob(repository, digest, size_bytes, stored_bytes, Provenance::Pushed, now_ms)
-            .await?;
-        let promised = session.reservation().split_off();
-        promised.admit(change.before.as_ref().and_then(Holding::of), Holding { stored_bytes, pushed: true });
-        self.memory.forget_repository(repository);
-        Ok(())
+        let naming = async {
+            let Committed { size_bytes, stored_bytes } = proven.name().await?;
+            let change = depot
+                .metadata
+                .commit_blob(repository, digest, size_bytes, stored_bytes, Provenance::Pushed, now_ms)
+                .await?;
+            fault::point("push: recorded");
+            let promised = session.reservation().split_off();
+            promised.admit(change.before.as_ref().and_then(Holding::of), Holding::of_present(stored_bytes, true));
+            self.memory.forget_repository(repository);
+            Ok::<_, Error>(())
+        };
+        depot.room.name(digest, naming).await
     }
 
     async fn drop_session(&self, session: &Session) -> Result<(), Error> {
         let _lease = self.lease(session).await?;
         self.depot().blobs.remove_upload(session.row.id).await?;
+        fault::point("session: file removed");
         self.end_session(session).await
     }
 
+    /// Forgets a session without a file: its row first, so that one that could not be forgotten is found and expires.
     async fn end_session(&self, session: &Session) -> Result<(), Error> {
-        self.uploads.sessions().remove(&session.row.id);
         drop(session.reservation().split_off());
         self.depot().metadata.delete_upload(&session.row.id).await?;
+        fault::point("session: closed");
+        self.uploads.sessions().remove(&session.row.id);
         Ok(())
     }
 }

@@ -2,10 +2,10 @@
 //! gaps for one without.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use super::{Error, fs, keys};
+use crate::fault;
 
 /// Digits of a record: it is rewritten in place, and always whole.
 const DIGITS: usize = 20;
@@ -29,7 +29,9 @@ impl FrontRecord {
     /// Every byte before this offset is in the file. Not synced: what a power failure makes of it, the digest finds out.
     pub fn set(&self, front_bytes: u64) -> Result<(), Error> {
         let text = format!("{front_bytes:0DIGITS$}");
-        self.file.write_all_at(text.as_bytes(), 0).map_err(Error::io("writing", &self.path))
+        fs::write_at(&self.file, &self.path, 0, text.as_bytes())?;
+        fault::point("fill: front recorded");
+        Ok(())
     }
 }
 
@@ -45,6 +47,8 @@ pub(super) fn settle(file: &File, staged: &Path) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::FileExt as _;
+
     use super::*;
 
     #[test]

@@ -3,12 +3,13 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, FlockOperation};
 
 use super::{Error, FileSize};
+use crate::fault;
 
 /// Size of a block of `st_blocks`, whatever the file system's own block size is (stat(2)).
 const STAT_BLOCK_BYTES: u64 = 512;
@@ -25,9 +26,27 @@ pub struct FileSystemSize {
     pub free_bytes: u64,
 }
 
+/// Makes a system call that concerns `path`, and names both if it fails.
+fn call<T>(operation: &'static str, path: &Path, call: impl FnOnce() -> io::Result<T>) -> Result<T, Error> {
+    fault::before(operation, path).and_then(|()| call()).map_err(Error::io(operation, path))
+}
+
+/// As [`call`]; a file that is not there is none.
+fn call_if_there<T>(
+    operation: &'static str,
+    path: &Path,
+    call: impl FnOnce() -> io::Result<T>,
+) -> Result<Option<T>, Error> {
+    match fault::before(operation, path).and_then(|()| call()) {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::io(operation, path)(error)),
+    }
+}
+
 /// Disk space that a file takes, in bytes: its blocks, not its length.
 pub fn allocated_bytes(file: &File, path: &Path) -> Result<u64, Error> {
-    Ok(file.metadata().map_err(Error::io("reading the size of", path))?.blocks() * STAT_BLOCK_BYTES)
+    Ok(call("reading the size of", path, || file.metadata())?.blocks() * STAT_BLOCK_BYTES)
 }
 
 pub(super) fn path_allocated_bytes(path: &Path) -> Option<u64> {
@@ -51,8 +70,7 @@ pub(super) fn identity(path: &Path) -> Result<Option<(u64, u64)>, Error> {
 
 /// Takes the lock of a store; `None` if somebody has it.
 pub(super) fn lock(path: &Path) -> Result<Option<File>, Error> {
-    let file =
-        OpenOptions::new().create(true).truncate(false).write(true).open(path).map_err(Error::io("opening", path))?;
+    let file = call("opening", path, || OpenOptions::new().create(true).truncate(false).write(true).open(path))?;
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(Some(file)),
         Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
@@ -63,7 +81,7 @@ pub(super) fn lock(path: &Path) -> Result<Option<File>, Error> {
 /// Makes folders, parents first, and makes them durable.
 pub(super) fn create_folders(root: &Path, folders: &[PathBuf]) -> Result<(), Error> {
     for folder in folders {
-        std::fs::create_dir_all(folder).map_err(Error::io("making folder", folder))?;
+        call("making folder", folder, || std::fs::create_dir_all(folder))?;
     }
     let mut parents: Vec<&Path> = folders.iter().filter_map(|folder| folder.parent()).collect();
     parents.sort_unstable();
@@ -73,62 +91,62 @@ pub(super) fn create_folders(root: &Path, folders: &[PathBuf]) -> Result<(), Err
 
 /// Makes the names in a folder durable.
 pub(super) fn sync_folder(path: &Path) -> Result<(), Error> {
-    let folder = File::open(path).map_err(Error::io("opening folder", path))?;
-    folder.sync_all().map_err(Error::io("syncing folder", path))
+    let folder = call("opening folder", path, || File::open(path))?;
+    call("syncing folder", path, || folder.sync_all())
+}
+
+/// Makes the bytes of a file durable.
+pub(super) fn sync(file: &File, path: &Path) -> Result<(), Error> {
+    call("syncing", path, || file.sync_all())
 }
 
 pub(super) fn rename(from: &Path, to: &Path) -> Result<(), Error> {
-    std::fs::rename(from, to).map_err(Error::io("renaming to", to))
+    call("renaming to", to, || std::fs::rename(from, to))
 }
 
 pub(super) fn remove(path: &Path) -> Result<(), Error> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("removing", path)(error)),
-        _ => Ok(()),
-    }
+    call_if_there("removing", path, || std::fs::remove_file(path)).map(|_| ())
 }
 
 pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
-    match std::fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::io("reading", path)(error)),
-    }
+    call_if_there("reading", path, || std::fs::read(path))
+}
+
+/// Makes an empty file; that it is there already is fine.
+pub(super) fn create(path: &Path) -> Result<(), Error> {
+    call("making", path, || File::create(path)).map(|_| ())
 }
 
 /// Replaces a small file so that a crash leaves the old one or the new one.
 pub(super) fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let staged = path.with_extension("new");
-    let mut file = File::create(&staged).map_err(Error::io("making", &staged))?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(Error::io("writing", &staged))?;
+    let mut file = call("making", &staged, || File::create(&staged))?;
+    call("writing", &staged, || file.write_all(bytes).and_then(|()| file.sync_all()))?;
+    fault::point("start: marker written");
     rename(&staged, path)?;
     sync_folder(path.parent().unwrap_or(path))
 }
 
 pub(super) fn open_read(path: &Path) -> Result<Option<File>, Error> {
-    match File::open(path) {
-        Ok(file) => Ok(Some(file)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::io("opening", path)(error)),
-    }
+    call_if_there("opening", path, || File::open(path))
 }
 
 pub(super) fn open_staging(path: &Path) -> Result<(File, u64), Error> {
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .read(true)
-        .write(true)
-        .open(path)
-        .map_err(Error::io("opening", path))?;
-    let length_bytes = file.metadata().map_err(Error::io("reading the size of", path))?.len();
+    let open = || OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path);
+    let file = call("opening", path, open)?;
+    let length_bytes = call("reading the size of", path, || file.metadata())?.len();
     Ok((file, length_bytes))
+}
+
+/// Writes over a part of a file.
+pub(super) fn write_at(file: &File, path: &Path, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+    call("writing", path, || file.write_all_at(bytes, offset))
 }
 
 /// Cuts a file that is longer than this.
 pub(super) fn shorten(file: &File, path: &Path, length_bytes: u64) -> Result<(), Error> {
-    if file.metadata().map_err(Error::io("reading the size of", path))?.len() > length_bytes {
-        file.set_len(length_bytes).map_err(Error::io("shortening", path))?;
+    if call("reading the size of", path, || file.metadata())?.len() > length_bytes {
+        call("shortening", path, || file.set_len(length_bytes))?;
     }
     Ok(())
 }
@@ -137,34 +155,29 @@ pub(super) fn preallocate(file: &File, path: &Path, length_bytes: u64) -> Result
     if length_bytes == 0 {
         return Ok(true);
     }
-    match rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, 0, length_bytes) {
+    call("taking space for", path, || match rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, 0, length_bytes) {
         Ok(()) => Ok(true),
         Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(false),
-        Err(errno) => Err(Error::io("taking space for", path)(errno.into())),
-    }
+        Err(errno) => Err(errno.into()),
+    })
 }
 
 /// Gives back the blocks beyond a file's end.
 pub(super) fn trim(file: &File, path: &Path) -> Result<(), Error> {
-    let metadata = file.metadata().map_err(Error::io("reading the size of", path))?;
+    let metadata = call("reading the size of", path, || file.metadata())?;
     if metadata.blocks() * STAT_BLOCK_BYTES >= metadata.len().saturating_add(SPARE_BYTES) {
-        file.set_len(metadata.len()).map_err(Error::io("trimming", path))?;
+        call("trimming", path, || file.set_len(metadata.len()))?;
     }
     Ok(())
 }
 
 pub(super) fn file_system(path: &Path) -> Result<FileSystemSize, Error> {
-    let found =
-        rustix::fs::statvfs(path).map_err(|errno| Error::io("reading the file system of", path)(errno.into()))?;
+    let found = call("reading the file system of", path, || Ok(rustix::fs::statvfs(path)?))?;
     Ok(FileSystemSize { total_bytes: found.f_blocks * found.f_frsize, free_bytes: found.f_bavail * found.f_frsize })
 }
 
 /// Everything in a folder; a folder that is not there has nothing in it.
 pub(super) fn list(folder: &Path) -> Result<Vec<PathBuf>, Error> {
-    let entries = match std::fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(Error::io("listing", folder)(error)),
-    };
+    let Some(entries) = call_if_there("listing", folder, || std::fs::read_dir(folder))? else { return Ok(Vec::new()) };
     entries.map(|entry| entry.map(|entry| entry.path()).map_err(Error::io("listing", folder))).collect()
 }

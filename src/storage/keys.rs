@@ -12,6 +12,7 @@
 //!   staging/fills/….front          how far that fill has come without a gap, while it is written in several places
 //!   staging/uploads/UUID           upload sessions; those without a row in the index are removed at start
 //!   staging/puts/UUID              small blobs on their way in; removed at start
+//!   staging/naming/sha256-abcdef…  empty; that blob is getting its name, and is removed at start unless the index has it
 //! ```
 //! One level of 256 folders below the algorithm: they are made with the store, so that a commit has to make no folder
 //! durable but the one it renames into, and folders never grow the store's size by more than a few MiB.
@@ -23,7 +24,7 @@ use crate::oci::{Algorithm, Digest, UploadId};
 /// The folders of a new store, parents first.
 pub(super) fn folders(root: &Path) -> Vec<PathBuf> {
     let mut folders = vec![root.join("blobs"), root.join("staging"), quarantine(root)];
-    folders.extend(["fills", "uploads", "puts"].map(|name| root.join("staging").join(name)));
+    folders.extend(["fills", "uploads", "puts", "naming"].map(|name| root.join("staging").join(name)));
     for algorithm in Algorithm::ALL {
         let of_algorithm = root.join("blobs").join(algorithm.as_str());
         folders.push(of_algorithm.clone());
@@ -55,7 +56,21 @@ pub(super) fn blob(root: &Path, digest: &Digest) -> PathBuf {
 }
 
 pub(super) fn fill(root: &Path, digest: &Digest) -> PathBuf {
-    root.join("staging/fills").join(format!("{}-{}", digest.algorithm().as_str(), digest.hex()))
+    root.join("staging/fills").join(file_name(digest))
+}
+
+/// Where it is noted that a blob is getting its name.
+pub(super) fn naming(root: &Path, digest: &Digest) -> PathBuf {
+    naming_folder(root).join(file_name(digest))
+}
+
+pub(super) fn naming_folder(root: &Path) -> PathBuf {
+    root.join("staging/naming")
+}
+
+/// A digest without a colon, which some file systems do not like in a name.
+fn file_name(digest: &Digest) -> String {
+    format!("{}-{}", digest.algorithm().as_str(), digest.hex())
 }
 
 /// Where it is recorded how much of a staged file has no gap.
@@ -68,8 +83,8 @@ pub(super) fn of_front(path: &Path) -> Option<PathBuf> {
     path.extension().is_some_and(|extension| extension == "front").then(|| path.with_extension(""))
 }
 
-/// The digest whose fill a file name in `staging/fills` belongs to.
-pub(super) fn parse_fill(name: &str) -> Option<Digest> {
+/// The digest that a file name in `staging/` is of.
+pub(super) fn parse_digest(name: &str) -> Option<Digest> {
     name.replacen('-', ":", 1).parse().ok()
 }
 
@@ -86,7 +101,7 @@ pub(super) fn quarantined(root: &Path, digest: &Digest, found_ms: i64) -> PathBu
 /// When the bytes under this name in `quarantine` were found to be wrong, and what they should have been.
 pub(super) fn parse_quarantined(name: &str) -> Option<(i64, Digest)> {
     let (found_ms, digest) = name.split_once('-')?;
-    Some((found_ms.parse().ok()?, parse_fill(digest)?))
+    Some((found_ms.parse().ok()?, parse_digest(digest)?))
 }
 
 pub(super) fn upload(root: &Path, id: &UploadId) -> PathBuf {
@@ -106,8 +121,8 @@ mod tests {
     fn a_fills_name_leads_back_to_its_digest() {
         let digest = Digest::of(Algorithm::Sha512, b"x");
         let path = fill(Path::new("/s"), &digest);
-        assert_eq!(parse_fill(path.file_name().unwrap().to_str().unwrap()), Some(digest));
-        assert_eq!(parse_fill("sha256-zz"), None);
+        assert_eq!(parse_digest(path.file_name().unwrap().to_str().unwrap()), Some(digest));
+        assert_eq!(parse_digest("sha256-zz"), None);
         assert_eq!(of_front(&front(&path)), Some(path.clone()));
         assert_eq!(of_front(&path), None);
         let path = quarantined(Path::new("/s"), &digest, 7);

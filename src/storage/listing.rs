@@ -60,7 +60,7 @@ impl Store {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             if keys::of_front(&path).is_some() {
                 found.fronts.push(path);
-            } else if let Some(digest) = keys::parse_fill(name) {
+            } else if let Some(digest) = keys::parse_digest(name) {
                 found.fills.extend(fs::path_size(&path).map(|size| (digest, size)));
             } else {
                 found.foreign.push(path);

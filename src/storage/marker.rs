@@ -49,7 +49,7 @@ pub(super) fn write(root: &Path) -> Result<(), Error> {
 
 /// Only what we make ourselves before the marker, or what a fresh file system has.
 fn is_vacant(root: &Path) -> Result<bool, Error> {
-    const EXPECTED: [&str; 8] = [
+    const EXPECTED: [&str; 9] = [
         "lost+found",
         "lock",
         "blobs",
@@ -58,6 +58,7 @@ fn is_vacant(root: &Path) -> Result<bool, Error> {
         "index.sqlite",
         "index.sqlite-wal",
         "index.sqlite-shm",
+        "entrepot.new",
     ];
     let names = fs::list(root)?;
     // A crash while the store was made leaves `lock` and then the rest; without it these names are somebody else's.

@@ -15,6 +15,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::fault;
 use crate::oci::{Digest, UploadId};
 
 pub use front::FrontRecord;
@@ -135,17 +136,17 @@ impl Store {
                 return Err(Error::IndexMissing { path: root.to_owned(), index: keys::index(root) });
             }
             // An earlier release made none.
-            marker::State::Ours => fs::create_folders(root, &[keys::quarantine(root)])?,
-            marker::State::Empty => {
-                fs::create_folders(root, &keys::folders(root))?;
-            }
+            marker::State::Ours => fs::create_folders(root, &[keys::quarantine(root), keys::naming_folder(root)])?,
+            marker::State::Empty => fs::create_folders(root, &keys::folders(root))?,
         }
+        fault::point("start: store opened");
         Ok(Self { root: root.to_owned(), _lock: lock })
     }
 
     /// Writes the marker, once the index exists too: a crash before this leaves a folder that the next start takes for new.
+    /// A store that has one is left alone: it must open on a full disk too.
     pub fn mark_complete(&self) -> Result<(), Error> {
-        marker::write(&self.root)
+        if keys::marker(&self.root).exists() { Ok(()) } else { marker::write(&self.root) }
     }
 
     /// The folder of the store.
@@ -185,17 +186,42 @@ impl Store {
 
     /// Makes staged bytes durable, under their staging name.
     pub fn sync(&self, file: &File, staged: &Path) -> Result<(), Error> {
-        file.sync_all().map_err(Error::io("syncing", staged))
+        fs::sync(file, staged)?;
+        fault::point("blob: synced");
+        Ok(())
     }
 
-    /// Makes durable staged bytes a blob: rename, fsync of the folder. Returns the disk space the blob takes, in bytes.
-    /// A crash before the rename leaves the staging file; after it, a blob that the index does not name yet, which a
-    /// later commit of the same content replaces.
+    /// Makes durable staged bytes a blob: a note that this is under way, rename, fsync of the folder. Returns the disk space
+    /// the blob takes, in bytes. A crash before the rename leaves the staging file; after it, a blob that the index may not
+    /// name yet, which the note leads the next start to: [`Store::list_noted`]. The note is on the disk before the new name
+    /// is, because file systems keep the order of such changes. Whoever records the blob calls [`Store::forget_note`] then.
     pub fn name(&self, file: &File, staged: &Path, digest: &Digest) -> Result<u64, Error> {
         let target = self.blob_path(digest);
+        fs::create(&keys::naming(&self.root, digest))?;
+        fault::point("blob: noted");
         fs::rename(staged, &target)?;
+        fault::point("blob: named");
         fs::sync_folder(target.parent().unwrap_or(&self.root))?;
+        fault::point("blob: durable");
         allocated_bytes(file, &target)
+    }
+
+    /// The index has the blob, or its file is gone.
+    pub fn forget_note(&self, digest: &Digest) -> Result<(), Error> {
+        fs::remove(&keys::naming(&self.root, digest))
+    }
+
+    /// Blobs that got their names, without anybody having noted that the index has them too. Files with foreign names are
+    /// removed.
+    pub fn list_noted(&self) -> Result<Vec<Digest>, Error> {
+        let mut found = Vec::new();
+        for path in fs::list(&keys::naming_folder(&self.root))? {
+            match path.file_name().and_then(|name| name.to_str()).and_then(keys::parse_digest) {
+                Some(digest) => found.push(digest),
+                None => fs::remove(&path)?,
+            }
+        }
+        Ok(found)
     }
 
     /// Opens a file for reading; `None` if it is not there.
@@ -271,7 +297,7 @@ impl Store {
         }
         for path in fs::list(&folder)? {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            match keys::parse_fill(name) {
+            match keys::parse_digest(name) {
                 Some(digest) => {
                     found.push(PartialFill { digest, stored_bytes: fs::path_allocated_bytes(&path).unwrap_or(0) });
                 }

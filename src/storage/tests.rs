@@ -26,6 +26,30 @@ fn a_store_whose_making_was_interrupted_is_made_again() {
 }
 
 #[test]
+fn a_store_that_crashed_while_its_marker_was_written_is_made_again() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(Store::open(folder.path(), true).unwrap());
+    fs::write(folder.path().join("index.sqlite"), b"").unwrap();
+    fs::write(folder.path().join("entrepot.new"), b"{").unwrap();
+    complete_store(folder.path());
+}
+
+#[test]
+fn a_name_is_noted_until_somebody_has_recorded_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = complete_store(folder.path());
+    let digest = Digest::of(Algorithm::Sha256, b"bytes");
+    let staged = store.put_path();
+    let (file, _) = store.open_staging(&staged).unwrap();
+    store.name(&file, &staged, &digest).unwrap();
+    fs::write(folder.path().join("staging/naming/foreign"), b"").unwrap();
+    assert_eq!(store.list_noted().unwrap(), [digest]);
+    store.forget_note(&digest).unwrap();
+    assert!(store.list_noted().unwrap().is_empty());
+    assert_eq!(fs::read_dir(folder.path().join("staging/naming")).unwrap().count(), 0);
+}
+
+#[test]
 fn a_second_process_is_kept_out() {
     let folder = tempfile::tempdir().unwrap();
     let first = complete_store(folder.path());

@@ -33,6 +33,9 @@ pub async fn run(registry: Arc<Registry>, sessions_expire_after: Duration, shutd
         if since_flush >= FLUSH_EVERY || registry.depot().room.n_touches() > TOUCHES_MAX {
             since_flush = Duration::ZERO;
             flush(&registry).await;
+            if let Err(error) = registry.depot().room.finish_leftovers().await {
+                warn!(error = %Chain(&error), "ending what a failure left half-done failed and will be tried again");
+            }
         }
         if since_expiry >= EXPIRE_EVERY {
             since_expiry = Duration::ZERO;

@@ -6,10 +6,15 @@ mod admin; // what operators see of the inside, and who may
 mod artifacts; // what is kept beside images
 mod bounds;
 mod chain; // one registry over another
+mod closed_world; // nobody but the configured upstreams is contacted
 mod config_cli; // the command line and its configuration
 mod consistency; // what a check of a store finds
 mod crash; // the real binary killed and stopped at every moment
+#[cfg(debug_assertions)]
+mod crash_drill; // fifty lives and deaths under load
 mod deletes; // tags, manifests and blobs taken away
+#[cfg(debug_assertions)]
+mod disk_faults; // every system call and every change of the index failing once
 mod errors; // malformed requests: the error of the specification, nothing stored
 mod eviction; // the bound of the cache
 mod fault_table; // every fault of an upstream in every situation
@@ -18,6 +23,7 @@ mod freshness; // when a tag is asked for again
 mod freshness_ahead; // when it is confirmed early, on demand, or not at all
 mod heal; // damaged bytes: set aside, fetched again or reported
 mod health; // what orchestrators and Prometheus ask
+mod limits; // what one client may take
 mod lists; // tags and repositories, a page at a time
 mod manifests; // of upstreams, as clients ask for them
 mod manifests_pushed; // kept byte for byte, refused with a reason

@@ -1,7 +1,7 @@
 //! Eviction and every other removal: what makes room, in three durable steps.
 //!
 //! The row says `deleting` (invisible from then on), the bytes go, the row says `absent`. A crash in between leaves a
-//! `deleting` row, which start-up finishes.
+//! `deleting` row, which start-up finishes; a failure too, which `leftovers` finishes.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -12,6 +12,7 @@ use super::Room;
 use super::naming::Naming;
 use crate::cache::Error;
 use crate::cache::space::Candidate;
+use crate::fault;
 use crate::metadata::BlobRow;
 use crate::report::Chain;
 
@@ -36,7 +37,11 @@ impl Room {
 
     /// Frees at least `bytes` if it can; returns how many it freed.
     pub(super) async fn evict(&self, bytes: u64) -> Result<u64, Error> {
-        let mut freed_bytes = self.evict_partial(bytes).await?;
+        // Removals that failed: nobody else removes while this one evicts.
+        let mut freed_bytes = if self.sums().deleting > 0 { self.finish_removals().await? } else { 0 };
+        if freed_bytes < bytes {
+            freed_bytes += self.evict_partial(bytes - freed_bytes).await?;
+        }
         let mut after = None;
         while freed_bytes < bytes {
             let rows = self.metadata.oldest_cached(CANDIDATES_MAX, after).await?;
@@ -81,11 +86,12 @@ impl Room {
             held.contains_key(&slot)
         });
         let marked = self.metadata.mark_deleting(&victims).await?;
+        fault::point("evict: marked");
         let mut freed_bytes = 0;
         for row in marked {
             match self.remove(&row).await {
                 Ok(freed) => freed_bytes += freed,
-                // Its row says `deleting` and its bytes still count; the next start tries again.
+                // Its row says `deleting` and its bytes still count, until `finish_removals` can end it.
                 Err(error) => warn!(digest = %row.digest, error = %Chain(&error), "removing an evicted blob failed"),
             }
         }
@@ -106,21 +112,13 @@ impl Room {
             return Ok(0);
         }
         self.blobs.remove(row.digest).await?;
+        fault::point("evict: bytes gone");
         self.metadata.mark_absent(&[row.digest]).await?;
+        fault::point("evict: row absent");
         self.ledger().finish_delete(row.stored_bytes);
         self.metrics.evicted_blobs.increment(1);
         self.metrics.evicted_bytes.increment(row.stored_bytes);
         info!(digest = %row.digest, stored_bytes = row.stored_bytes, "evicted");
         Ok(row.stored_bytes)
-    }
-
-    /// What a crash left between the steps of a removal.
-    pub(super) async fn finish_deletes(&self) -> Result<(), Error> {
-        for row in self.metadata.list_deleting().await? {
-            self.blobs.remove(row.digest).await?;
-            self.metadata.mark_absent(&[row.digest]).await?;
-            self.ledger().finish_delete(row.stored_bytes);
-        }
-        Ok(())
     }
 }

@@ -1,6 +1,7 @@
 //! Room on the disk: acts on what the ledger decides, so that every byte is promised before it is written.
 
 mod evict;
+mod leftovers;
 mod naming;
 mod quarantine;
 mod report;
@@ -16,6 +17,7 @@ use super::flights::to_the_end;
 use super::space::{Class, Holding, Ledger, Limits, Sums, Verdict};
 use crate::blobs::{self, Blobs};
 use crate::clock::Clock;
+use crate::fault;
 use crate::metadata::Metadata;
 use crate::metrics::Metrics;
 use crate::oci::Digest;
@@ -70,8 +72,9 @@ impl Room {
             evicting: tokio::sync::Mutex::default(),
             naming: Naming::new(),
         };
-        room.finish_deletes().await?;
+        room.finish_leftovers().await?;
         room.settle_quarantine().await?;
+        fault::point("start: removals finished");
         room.report();
         Ok(Arc::new(room))
     }

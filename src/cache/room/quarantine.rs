@@ -79,7 +79,7 @@ impl Room {
         // Told also if the index cannot be: the file is out of its place already.
         self.ledger().condemn(&digest);
         recorded?;
-        let held = Holding { stored_bytes: row.stored_bytes, pushed: row.pushed };
+        let held = Holding::of_present(row.stored_bytes, row.pushed);
         self.ledger().quarantine(held, quarantined_bytes);
         self.metrics.damaged(if row.pushed { "pushed" } else { "cached" }, damage.as_str());
         let finding = damage.as_str();

@@ -107,9 +107,9 @@ impl Ledger {
     /// The index says that a blob changed: it was committed, or what was cached is now pushed.
     pub fn change(&mut self, before: Option<Holding>, after: Holding) {
         if let Some(before) = before {
-            take(self.held(before.pushed), before.stored_bytes);
+            take(self.held(before), before.stored_bytes);
         }
-        *self.held(after.pushed) += after.stored_bytes;
+        *self.held(after) += after.stored_bytes;
     }
 
     /// A cached blob became invisible; its bytes are still on the disk.
@@ -173,7 +173,7 @@ impl Ledger {
 
     /// A blob's bytes were set aside: they are no blob any more, but take as much space as before.
     pub fn quarantine(&mut self, held: Holding, quarantined_bytes: u64) {
-        take(self.held(held.pushed), held.stored_bytes);
+        take(self.held(held), held.stored_bytes);
         self.sums.quarantined += quarantined_bytes;
     }
 
@@ -251,8 +251,12 @@ impl Ledger {
         }
     }
 
-    fn held(&mut self, pushed: bool) -> &mut u64 {
-        if pushed { &mut self.sums.pushed } else { &mut self.sums.cached }
+    fn held(&mut self, holding: Holding) -> &mut u64 {
+        match holding {
+            Holding { deleting: true, .. } => &mut self.sums.deleting,
+            Holding { pushed: true, .. } => &mut self.sums.pushed,
+            Holding { .. } => &mut self.sums.cached,
+        }
     }
 }
 

@@ -10,7 +10,7 @@ mod limits;
 #[cfg(test)]
 mod tests;
 
-use crate::metadata::BlobRow;
+use crate::metadata::{BlobRow, BlobState};
 use crate::oci::Digest;
 
 pub use ledger::Ledger;
@@ -49,12 +49,24 @@ pub struct Holding {
     pub stored_bytes: u64,
     /// Pushed content is never evicted.
     pub pushed: bool,
+    /// Its removal was begun and not ended.
+    pub deleting: bool,
 }
 
 impl Holding {
-    /// What a row of the index holds of the disk; nothing unless its bytes are there.
+    /// What a committed blob holds.
+    pub const fn of_present(stored_bytes: u64, pushed: bool) -> Self {
+        Self { stored_bytes, pushed, deleting: false }
+    }
+
+    /// What a row of the index holds of the disk; nothing if its bytes are not there.
     pub fn of(row: &BlobRow) -> Option<Self> {
-        row.is_present().then_some(Self { stored_bytes: row.stored_bytes, pushed: row.pushed })
+        let deleting = match row.state {
+            BlobState::Absent => return None,
+            BlobState::Present => false,
+            BlobState::Deleting => true,
+        };
+        Some(Self { stored_bytes: row.stored_bytes, pushed: row.pushed, deleting })
     }
 }
 

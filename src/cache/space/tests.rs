@@ -23,7 +23,7 @@ fn a_reservation_over_the_bound_names_what_has_to_go() {
     let mut ledger = ledger(100, 1000);
     assert_eq!(ledger.reserve(Class::Cached, 80, FREE), Verdict::Granted);
     ledger.release(Class::Cached, 80, 80);
-    ledger.change(None, Holding { stored_bytes: 80, pushed: false });
+    ledger.change(None, Holding::of_present(80, false));
     assert_eq!(ledger.reserve(Class::Cached, 50, FREE), Verdict::Evict { bytes: 30 });
     assert_eq!(ledger.reserve(Class::Cached, 101, FREE), Verdict::NoRoom);
     ledger.begin_delete(80);
@@ -39,8 +39,8 @@ fn a_reservation_over_the_bound_names_what_has_to_go() {
 #[test]
 fn pushes_take_room_from_the_cache_but_the_cache_never_from_pushes() {
     let mut ledger = ledger(100, 100);
-    ledger.change(None, Holding { stored_bytes: 60, pushed: true });
-    ledger.change(None, Holding { stored_bytes: 40, pushed: false });
+    ledger.change(None, Holding::of_present(60, true));
+    ledger.change(None, Holding::of_present(40, false));
     assert_eq!(ledger.reserve(Class::Pushed, 40, FREE), Verdict::Evict { bytes: 40 });
     assert_eq!(ledger.reserve(Class::Pushed, 41, FREE), Verdict::NoRoom);
     assert_eq!(ledger.reserve(Class::Cached, 41, FREE), Verdict::NoRoom);
@@ -49,10 +49,21 @@ fn pushes_take_room_from_the_cache_but_the_cache_never_from_pushes() {
 #[test]
 fn a_cached_blob_that_is_pushed_changes_sides_once() {
     let mut ledger = ledger(100, 100);
-    let cached = Holding { stored_bytes: 40, pushed: false };
+    let cached = Holding::of_present(40, false);
     ledger.change(None, cached);
     ledger.change(Some(cached), Holding { pushed: true, ..cached });
     assert_eq!(ledger.sums(), Sums { pushed: 40, ..Sums::default() });
+}
+
+/// A removal got stuck, and the blob was fetched again meanwhile.
+#[test]
+fn what_was_being_removed_counts_once_when_it_is_committed_again() {
+    let mut ledger = ledger(100, 1000);
+    let cached = Holding::of_present(40, false);
+    ledger.change(None, cached);
+    ledger.begin_delete(40);
+    ledger.change(Some(Holding { deleting: true, ..cached }), cached);
+    assert_eq!((ledger.sums().cached, ledger.sums().deleting), (40, 0));
 }
 
 #[test]
@@ -73,7 +84,7 @@ fn the_longest_unread_go_first_and_the_pinned_never() {
 fn what_is_promised_and_not_written_is_kept_free_besides() {
     let limits = Limits { cache_max_bytes: 1000, store_max_bytes: 1600, min_free_bytes: 100 };
     let mut ledger = Ledger::new(limits, 0, 0, 0);
-    ledger.change(None, Holding { stored_bytes: 50, pushed: false });
+    ledger.change(None, Holding::of_present(50, false));
     assert_eq!(ledger.reserve(Class::Pushed, 300, 500), Verdict::Granted);
     assert_eq!(ledger.reserve(Class::Cached, 101, 500), Verdict::Evict { bytes: 1 }, "300 are promised, 100 stay free");
     assert_eq!(ledger.reserve(Class::Cached, 151, 500), Verdict::NoRoom, "all that could go is not enough");
@@ -127,7 +138,7 @@ proptest! {
                 }
                 2 => if let Some((class, bytes)) = granted.pop() {
                     ledger.release(class, bytes, bytes);
-                    ledger.change(None, Holding { stored_bytes: bytes, pushed: class == Class::Pushed });
+                    ledger.change(None, Holding::of_present(bytes, class == Class::Pushed));
                     if class == Class::Cached { cached.push(bytes); }
                 },
                 _ => if let Some(bytes) = cached.pop() {

@@ -94,7 +94,7 @@ impl Call {
     }
 
     async fn try_open(self, address: SocketAddr) -> io::Result<Reading> {
-        let mut stream = TcpStream::connect(address).await.expect("the registry listens");
+        let mut stream = TcpStream::connect(address).await?;
         let mut request = format!("{} {} HTTP/1.1\r\n", self.method, self.path);
         if !self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
             let _ = write!(request, "host: {address}\r\n");
@@ -103,7 +103,7 @@ impl Call {
             let _ = write!(request, "{name}: {value}\r\n");
         }
         request += "\r\n";
-        stream.write_all(request.as_bytes()).await.expect("the registry takes a request's head");
+        stream.write_all(request.as_bytes()).await?;
         // A server may answer and close before it has read the body; its answer still counts.
         let _ = stream.write_all(&self.body).await;
         Reading::begin(stream, &self.method).await
@@ -112,10 +112,13 @@ impl Call {
     /// Sends it and reads all of the answer. A connection that ends before there is one makes an answer of status 0: a
     /// body that fails at once may take its head with it.
     pub async fn send(self, address: SocketAddr) -> Answer {
-        match self.try_open(address).await {
-            Ok(reading) => reading.finish().await,
-            Err(_) => Answer { head: Head { status: 0, headers: vec![] }, body: Bytes::new(), complete: false },
-        }
+        let nothing = Answer { head: Head { status: 0, headers: vec![] }, body: Bytes::new(), complete: false };
+        self.try_send(address).await.unwrap_or(nothing)
+    }
+
+    /// Sends it to a registry that may be gone, or be killed before it has answered.
+    pub async fn try_send(self, address: SocketAddr) -> io::Result<Answer> {
+        Ok(self.try_open(address).await?.finish().await)
     }
 }
 

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::client::{Answer, Call};
@@ -44,16 +45,27 @@ pub async fn run(folder: &Path, arguments: &[&str], environment: &[(&str, &str)]
 impl Process {
     /// Starts `entrepot serve` in `folder` on a free port and waits until its log says that it serves.
     pub async fn serve(folder: &Path, arguments: &[&str]) -> Self {
+        Self::try_serve(folder, arguments).await.unwrap_or_else(|said| panic!("it did not start: {said}"))
+    }
+
+    /// As [`Process::serve`], for one that may end before; an error is what it said then.
+    pub async fn try_serve(folder: &Path, arguments: &[&str]) -> Result<Self, String> {
         let arguments = [&["serve", "--listen", "127.0.0.1:0", "--log-format", "json"], arguments].concat();
         let mut child = command(folder, &arguments).stderr(Stdio::piped()).spawn().expect("the binary starts");
         let stderr = child.stderr.take().expect("its log is piped");
         let started = spawn_blocking(move || address_in(stderr)).await.expect("nothing panics");
-        let (address, mut log, mut lines) = started.unwrap_or_else(|said| panic!("it did not start: {said}"));
+        let (address, mut log, mut lines) = match started {
+            Ok(started) => started,
+            Err(said) => {
+                child.wait().expect("it is our child");
+                return Err(said);
+            }
+        };
         let log = spawn_blocking(move || {
             lines.extend(log.by_ref().lines().map_while(Result::ok));
             lines
         });
-        Self { child, address, log: Some(log) }
+        Ok(Self { child, address, log: Some(log) })
     }
 
     pub async fn send(&self, call: Call) -> Answer {
@@ -66,16 +78,16 @@ impl Process {
         self.child.wait().expect("it is our child");
     }
 
-    /// Asks it to stop, and does not wait for that.
+    /// Asks it to stop, and does not wait for that. It may have ended already.
     pub fn terminate(&self) {
-        self.signal("-TERM");
+        self.signal(Signal::TERM);
     }
 
-    /// Sends it a signal, such as `-HUP`.
-    pub fn signal(&self, signal: &str) {
-        let pid = self.child.id().to_string();
-        let told = Command::new("kill").args([signal, &pid]).status().expect("there is a kill command");
-        assert!(told.success());
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a process has a number");
+        // It is not waited for yet, so its number is nobody else's.
+        kill_process(pid, signal).expect("it is our child");
     }
 
     /// Waits for its end. Returns its exit code and its log.

@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::client::{Answer, Call, Reading};
 use super::consistency::assert_consistent;
+use super::disk;
 use super::upstream::FakeUpstream;
 
 /// How long a test waits for what must come.
@@ -298,6 +299,40 @@ impl TestRegistry {
         assert_consistent(&self.store(), Some(sums)).await;
     }
 
+    /// What the ledger, the index and the disk say of each other while nothing is under way.
+    pub async fn assert_consistent(&self, after: &str) {
+        self.fills_end().await;
+        let room = &self.registry().depot().room;
+        assert_eq!(room.n_pins(), 0, "blobs are pinned after {after}");
+        let mut drift = disk::OnDisk::of(&self.store()).drift(disk::Told::by(self.sums()));
+        let (totals, sums) = (self.metadata().totals().await.expect("the index can be read"), self.sums());
+        if (totals.cached_bytes, totals.pushed_bytes) != (sums.cached, sums.pushed) {
+            drift.push(format!("{totals:?} in the index, {sums:?} in the ledger"));
+        }
+        assert!(drift.is_empty(), "after {after}: {drift:#?}");
+        assert!(!self.metadata().recount().await.expect("it can be written"), "miscounted after {after}");
+    }
+
+    /// Stops the registry and tries to open its store while something is wrong; nothing may come of it but an error or an
+    /// opened store. Then it is started again.
+    pub async fn try_to_open(&mut self, wrong: impl FnOnce() -> Box<dyn FnOnce()>) {
+        self.stop().await;
+        let (config, clock) = (self.config.clone(), self.clock.clone());
+        let heal = wrong();
+        let trying = tokio::task::spawn_blocking(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
+            runtime.block_on(async {
+                if let Ok(opened) = serve::open(&config, clock).await {
+                    opened.metadata.close().await;
+                }
+            });
+            runtime.shutdown_timeout(PATIENCE);
+        });
+        trying.await.expect("opening does not panic");
+        heal();
+        self.start().await;
+    }
+
     /// Ends the registry and starts another over the same store, configured differently.
     pub async fn reconfigure(&mut self, change: impl FnOnce(&mut Config)) {
         self.stop().await;
@@ -393,7 +428,7 @@ pub fn bytes_on_disk(store: &Path) -> u64 {
 }
 
 /// The files below a folder with the space they take. What vanishes while it is looked at is not there.
-fn files(folder: &Path) -> HashMap<PathBuf, u64> {
+pub fn files(folder: &Path) -> HashMap<PathBuf, u64> {
     use std::os::unix::fs::MetadataExt as _;
     let mut found = HashMap::new();
     let Ok(entries) = std::fs::read_dir(folder) else { return found };

@@ -176,7 +176,7 @@ async fn a_chunked_body_longer_or_shorter_than_its_range_is_refused() {
         let headers = "content-range: 0-9\r\ntransfer-encoding: chunked\r\n";
         let mut patch = Raw::begin(registry.address(), "PATCH", &session, headers).await;
         patch.chunk(&content(length, 1)).await;
-        patch.chunk(b"").await;
+        patch.try_write("0\r\n\r\n").await;
         assert_refused(&patch.answer("PATCH").await, 400, "SIZE_INVALID", "a body of another length");
         // Whatever was kept, the offset that is told is the one to go on at.
         let reached: usize = registry.get(&session).await.header("range").unwrap()[2..].parse().unwrap();

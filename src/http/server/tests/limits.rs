@@ -60,6 +60,28 @@ async fn a_client_that_stops_reading_is_cut() {
     drop(client);
 }
 
+/// Its socket takes pings and whatever else there is, so the limit on that sees nothing.
+#[tokio::test]
+async fn a_client_that_stops_reading_one_stream_is_cut() {
+    let file = sample::file(b"");
+    file.set_len(1 << 30).unwrap();
+    let (blob, dropped) = sample::pinned(BlobReader::whole(file, 1 << 30));
+    let asked = Arc::new(Mutex::new(Some(blob)));
+    let options = ServerOptions { write_timeout: Duration::from_millis(50), ..ServerOptions::default() };
+    let metrics = options.metrics.clone();
+    let site = Site::with(options, move |request| match asked.lock().unwrap().take() {
+        Some(blob) => answer(&blob, request),
+        None => Body::full("answer".into()).into_response(),
+    })
+    .await;
+    let client = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
+    let unread = client.get(site.url()).send().await.unwrap();
+    assert_eq!(client.get(site.url()).send().await.unwrap().bytes().await.unwrap(), "answer");
+    sample::unpinned(dropped).await;
+    assert!(metrics.render().contains(r#"entrepot_refused_total{limit="http.write_timeout"} 1"#));
+    drop(unread);
+}
+
 #[tokio::test]
 async fn connections_beyond_the_limit_wait_for_their_turn() {
     let options = ServerOptions { connections_max: 1, ..ServerOptions::default() };
