@@ -2,6 +2,7 @@
 
 mod access;
 mod admin_api;
+pub mod backup;
 pub mod check_config;
 mod hash_password;
 pub mod instance_url;
@@ -9,6 +10,7 @@ mod pinned;
 mod reconfigure;
 pub mod reload;
 mod robot;
+pub mod scrub;
 pub mod serve;
 pub mod setup;
 mod upstreams;
@@ -45,6 +47,20 @@ enum Command {
     Why {
         #[command(flatten)]
         arguments: why::Arguments,
+        #[command(flatten)]
+        flags: ServeFlags,
+    },
+    /// Look through a store at rest for damage, and repair it.
+    Scrub {
+        #[command(flatten)]
+        arguments: scrub::Arguments,
+        #[command(flatten)]
+        flags: ServeFlags,
+    },
+    /// Copy the index into a file, also while the server runs.
+    Backup {
+        #[command(flatten)]
+        arguments: backup::Arguments,
         #[command(flatten)]
         flags: ServeFlags,
     },
@@ -87,6 +103,12 @@ pub fn main() -> ExitCode {
         }),
         Command::Why { arguments, flags } => {
             with_config(&flags, |loaded| why::run(&loaded.config, &arguments, &mut std::io::stdout().lock()))
+        }
+        Command::Scrub { arguments, flags } => {
+            with_config(&flags, |loaded| scrub::run(&loaded.config, &arguments, &mut std::io::stdout().lock()))
+        }
+        Command::Backup { arguments, flags } => {
+            with_config(&flags, |loaded| backup::run(&loaded.config, &arguments, &mut std::io::stdout().lock()))
         }
         // The configuration may name what is only about to be made.
         Command::Setup { arguments: setup::Arguments { other: Some(setup::Other::Tls(arguments)), .. }, .. } => {
