@@ -1,3 +1,5 @@
+//! What somebody tries who is not let in: confused paths, doubled and senseless headers, guesses, secrets of another kind.
+
 use super::{PASSWORD, as_user, auth, basic, bearer, public, secured};
 use crate::support::client::Call;
 use crate::support::raw::Raw;

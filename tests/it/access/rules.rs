@@ -1,3 +1,5 @@
+//! Rules, defaults, immutable tags, administrators and robots, over HTTP.
+
 use entrepot::config::{AccessRule, Allowed, Auth, Visibility};
 
 use super::{PASSWORD, as_user, auth, basic, bearer, public, robot, rule, secured};

@@ -1,3 +1,5 @@
+//! The token service: what is issued for what, to whom, until when.
+
 use std::time::Duration;
 
 use entrepot::config::Auth;
