@@ -105,7 +105,7 @@ skopeo_session() {
     with_skopeo --all --src-creds "alice:$PASSWORD" --dest-creds "alice:$PASSWORD" \
         "docker://$REGISTRY/team/skopeo:1" "docker://$REGISTRY/team/mounted:1"
     refused 'unauthorized|authentication|wrong' with_skopeo --dest-creds alice:guess "oci:$LAYOUT:private" "docker://$REGISTRY/team/skopeo:2"
-    refused 'denied|may not' with_skopeo --dest-creds "bob:$PASSWORD" "oci:$LAYOUT:private" "docker://$REGISTRY/team/skopeo:2"
+    refused 'denied|may not|403|forbidden' with_skopeo --dest-creds "bob:$PASSWORD" "oci:$LAYOUT:private" "docker://$REGISTRY/team/skopeo:2"
     refused 'unauthorized|authentication|log in|denied' with_skopeo "docker://$REGISTRY/team/skopeo:1" "oci:$WORK/none:1"
     skopeo delete --tls-verify=false --creds "alice:$PASSWORD" "docker://$REGISTRY/team/mounted:1"
 }
@@ -121,13 +121,13 @@ ctr_session() {
 
 robot_session() {
     local made user token
-    made=$("$ENTREPOT" robot create ci --allow pull,push --repositories 'team/robot' --expires 1h --json --config "$WORK/config.yaml")
+    made=$("$ENTREPOT" robot --config "$WORK/config.yaml" create ci --allow pull,push --repositories 'team/robot' --expires 1h --json)
     user=$(jq -r .username <<<"$made")
     token=$(jq -r .token <<<"$made")
     with_skopeo --dest-creds "$user:$token" "oci:$LAYOUT:private" "docker://$REGISTRY/team/robot:1"
-    refused 'denied|may not' with_skopeo --dest-creds "$user:$token" "oci:$LAYOUT:private" "docker://$REGISTRY/team/other:1"
-    "$ENTREPOT" robot list --config "$WORK/config.yaml" | grep '^ci '
-    "$ENTREPOT" robot revoke ci --config "$WORK/config.yaml"
+    refused 'denied|may not|403|forbidden' with_skopeo --dest-creds "$user:$token" "oci:$LAYOUT:private" "docker://$REGISTRY/team/other:1"
+    "$ENTREPOT" robot --config "$WORK/config.yaml" list | grep '^ci '
+    "$ENTREPOT" robot --config "$WORK/config.yaml" revoke ci
     refused 'unauthorized|authentication|wrong' with_skopeo --src-creds "$user:$token" "docker://$REGISTRY/team/robot:1" "oci:$WORK/none:1"
 }
 

@@ -77,11 +77,13 @@ impl<'a> Check<'a> {
             config.upstreams.extend(self.upstream(name, upstream, config.cache.revalidate_after));
         }
         self.between_upstreams(&config.upstreams);
-        let passthrough = config.upstreams.iter().any(|upstream| upstream.visibility == Visibility::Passthrough);
-        if passwords_in_clear(&config.http, passthrough || config.auth.is_some()) {
+        self.access(&mut config);
+        let has_users = config.auth.as_ref().is_some_and(|auth| auth.htpasswd.is_some());
+        let are_sent =
+            has_users || config.upstreams.iter().any(|upstream| upstream.visibility == Visibility::Passthrough);
+        if passwords_in_clear(&config.http, are_sent) {
             self.warn(KeyPath::of(&["http", "listen"]), Fault::PasswordsInClear);
         }
-        self.access(&mut config);
         config
     }
 

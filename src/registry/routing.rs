@@ -164,7 +164,14 @@ impl Names {
 
     /// Every name of the repository that a request is about, the one under which its upstream's content is kept first.
     /// The same for all spellings of one repository. Where no upstream is meant by `?ns=`, the name that it would have there.
+    /// In lower case, because there are upstreams that do not tell cases apart.
     pub fn known_as(&self, target: &Target) -> Vec<String> {
+        let mut names = self.spellings(target);
+        names.iter_mut().for_each(|name| name.make_ascii_lowercase());
+        names
+    }
+
+    fn spellings(&self, target: &Target) -> Vec<String> {
         let Ok(route) = self.route(target) else {
             let of = target.ns.iter().map(|ns| format!("{ns}/{}", target.name));
             return of.chain([target.name.to_string()]).collect();

@@ -1,3 +1,5 @@
+//! What somebody tries who is not let in: confused paths, doubled and senseless headers, guesses, secrets of another kind.
+
 use super::{PASSWORD, as_user, auth, basic, bearer, public, secured};
 use crate::support::client::Call;
 use crate::support::raw::Raw;
@@ -19,6 +21,7 @@ async fn path_confusion_leads_nowhere() {
         "/v2/open%2f..%2fteam-a/app/manifests/v1",
         "/v2/open/app/%2e%2e/%2e%2e/team-a/app/manifests/v1",
         "/v2/Team-A/app/manifests/v1",
+        "/v2/TEAM-A/app/manifests/v1",
         "/v2/TEAM-A/APP/manifests/v1",
         "/v2/team-a/app%00/manifests/v1",
         "/v2/team-a/app;x/manifests/v1",
@@ -32,6 +35,8 @@ async fn path_confusion_leads_nowhere() {
             assert!((400..500).contains(&status), "{path}: {status}");
         }
     }
+    let cased = registry.get("/v2/TEAM-A/app/manifests/v1").await;
+    assert_eq!(cased.status(), 401, "a rule holds whatever the case of the name's letters");
     let elsewhere = "/v2/open/app/manifests/v1?ns=none.example";
     assert_eq!(registry.get(elsewhere).await.status(), 404, "nobody's business");
     registry.finish().await;
@@ -76,7 +81,7 @@ async fn headers_that_make_no_sense_let_nobody_in() {
         for path in [manifest_path("open/app", "v1"), manifest_path("team-a/app", "v1"), "/v2/".to_owned()] {
             let answer = registry.send(Call::get(&path).header("authorization", header)).await;
             assert_eq!(answer.status(), 401, "{path} with {header:.40}");
-            assert!(answer.header("www-authenticate").is_some());
+            assert!(answer.header("www-authenticate").is_some(), "{path} with {header:.40}");
         }
     }
     let lower_case = Call::get(&manifest_path("team-a/app", "v1")).header("authorization", &format!("bearer {bare}"));
