@@ -73,3 +73,12 @@ pub enum Error {
         subject: String,
     },
 }
+
+impl Error {
+    /// Did it fail because the file system is full?
+    pub fn is_no_space(&self) -> bool {
+        // SQLITE_FULL
+        matches!(self, Self::Write { source, .. }
+            if source.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref() == Some("13"))
+    }
+}
