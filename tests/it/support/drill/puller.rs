@@ -67,6 +67,7 @@ impl Origin {
     }
 
     /// Asks for a layer, reads some of it at most, and goes.
+    #[allow(dead_code, reason = "for the soak")]
     pub async fn leave_half_way(&self, address: SocketAddr, dice: &mut Dice) {
         let (digest, bytes) = &self.images[dice.below(self.images.len())].blobs[0];
         let mut reading = Call::get(&format!("/v2/{REPOSITORY}/blobs/{digest}")).open(address).await;
