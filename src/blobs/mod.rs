@@ -85,6 +85,18 @@ impl Blobs {
         &self.store
     }
 
+    /// Is the store still where it was opened? See [`Store::assert_there`].
+    pub async fn assert_there(&self) -> Result<(), Error> {
+        let store = Arc::clone(&self.store);
+        blocking("looking for the store", move || store.assert_there().map_err(Error::Storage)).await
+    }
+
+    /// Tries whether the store is still there and takes bytes.
+    pub async fn try_write(&self) -> Result<(), Error> {
+        let store = Arc::clone(&self.store);
+        blocking("trying the disk", move || store.try_write().map_err(Error::Storage)).await
+    }
+
     /// Opens a committed blob for reading; `None` if its bytes are not there.
     pub async fn open(&self, digest: Digest, size_bytes: u64) -> Result<Option<BlobReader>, Error> {
         let store = Arc::clone(&self.store);

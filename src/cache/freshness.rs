@@ -84,9 +84,10 @@ pub fn ends_soon(state: TagState, policy: &Policy, now_ms: i64) -> bool {
 }
 
 impl TagState {
-    /// A clock that went backwards makes ages negative: such a tag was just confirmed, rather than ages ago.
+    /// Where the clock went backwards, a confirmation lies in the future: by a little, the tag was just confirmed; by more than
+    /// its time, nobody knows when, and it is asked for again rather than fresh until the clock has caught up.
     fn age(self, now_ms: i64) -> Duration {
-        Duration::from_millis(u64::try_from(now_ms.saturating_sub(self.checked_ms)).unwrap_or(0))
+        Duration::from_millis(now_ms.abs_diff(self.checked_ms))
     }
 }
 
@@ -106,6 +107,15 @@ mod tests {
         let now_ms = 1_000_000_000_000;
         let checked_ms = now_ms - i64::try_from(age.as_millis()).unwrap();
         decide(Some(TagState { checked_ms }), policy, now_ms)
+    }
+
+    #[test]
+    fn a_tag_confirmed_in_the_future_is_asked_for_again_if_that_is_far() {
+        let (policy, now_ms) = (policy(), 1_000_000_000_000);
+        let ahead = |time: Duration| TagState { checked_ms: now_ms + i64::try_from(time.as_millis()).unwrap() };
+        assert_eq!(decide(Some(ahead(policy.revalidate_after / 2)), &policy, now_ms), Decision::Fresh);
+        let far = ahead(policy.revalidate_after * 2);
+        assert_eq!(decide(Some(far), &policy, now_ms), Decision::Revalidate { may_serve_stale: true });
     }
 
     #[test]

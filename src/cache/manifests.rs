@@ -56,8 +56,8 @@ pub struct Manifests {
     fetches: Flights<Key, Result<Arc<StoredManifest>, Error>>,
     pub(super) checks: Flights<Key, Result<Confirmed, Error>>,
     pub(super) demand: Demand,
-    /// Until when (Unix milliseconds) an upstream's no is taken for its answer.
-    negatives: Cache<Key, (i64, Error)>,
+    /// Since when and for how long, in Unix milliseconds, an upstream's no is taken for its answer.
+    negatives: Cache<Key, (i64, i64, Error)>,
 }
 
 impl Manifests {
@@ -148,7 +148,9 @@ impl Manifests {
     /// What the upstream said a moment ago, if that was a no.
     pub fn remembered(&self, key: &Key) -> Option<Error> {
         let now_ms = self.depot.clock.now_ms();
-        self.negatives.get(key).filter(|(until_ms, _)| now_ms < *until_ms).map(|(_, error)| error)
+        let (since_ms, time_ms, error) = self.negatives.get(key)?;
+        // A clock that went backwards ends it too.
+        (since_ms..since_ms.saturating_add(time_ms)).contains(&now_ms).then_some(error)
     }
 
     /// Somebody insists on the upstream's word: what it said is not taken for that. When it may be asked again is up to its
@@ -167,8 +169,8 @@ impl Manifests {
             return;
         };
         let time_ms = i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
-        let until_ms = self.depot.clock.now_ms().saturating_add(time_ms);
-        self.negatives.insert((source.canonical.clone(), reference.clone()), (until_ms, error.clone()));
+        let key = (source.canonical.clone(), reference.clone());
+        self.negatives.insert(key, (self.depot.clock.now_ms(), time_ms, error.clone()));
     }
 
     pub(super) async fn ask_for(&self, source: &Source, reference: &Reference) -> Result<FetchedManifest, Error> {

@@ -30,53 +30,76 @@ const READY_FOR: Duration = Duration::from_secs(1);
 /// Whether this server is ready, as found a moment ago.
 #[derive(Debug, Default)]
 pub struct Readiness {
-    /// When it was looked, and what keeps the server from serving.
-    last: Mutex<Option<(Instant, Option<String>)>>,
+    last: Mutex<Option<(Instant, Look)>>,
+}
+
+/// What was found.
+#[derive(Clone, Debug)]
+enum Look {
+    /// It serves and keeps what it serves.
+    Ready,
+    /// The disk is full: pulls are answered, what they fetch is not kept, pushes are refused.
+    Full,
+    /// It cannot serve.
+    Not(String),
 }
 
 impl Readiness {
-    /// What keeps the server from serving, if something does. Whoever comes while it is being looked for waits for that.
-    async fn problem(&self, depot: &Depot) -> Option<String> {
+    /// Whoever comes while it is being looked waits for that.
+    async fn look(&self, depot: &Depot) -> Look {
         let mut last = self.last.lock().await;
-        if let Some((looked, problem)) = &*last
+        if let Some((looked, found)) = &*last
             && looked.elapsed() < READY_FOR
         {
-            return problem.clone();
+            return found.clone();
         }
-        let problem = look(depot).await.err();
-        *last = Some((Instant::now(), problem.clone()));
-        problem
+        let found = look(depot).await;
+        *last = Some((Instant::now(), found.clone()));
+        found
     }
 }
 
-/// The index answers and takes changes, and the disk is there.
-async fn look(depot: &Depot) -> Result<(), String> {
-    let told = |error: &(dyn std::error::Error + 'static)| Chain(error).to_string();
+/// The index answers, the disk is there, and both take changes.
+async fn look(depot: &Depot) -> Look {
     let index = async {
         depot.metadata.totals().await?;
         depot.metadata.try_writer().await
     };
-    let index = timeout(READY_WITHIN, index).await;
-    index.map_err(|_| format!("the index does not answer within {READY_WITHIN:?}"))?.map_err(|error| told(&error))?;
-    depot.blobs.store().file_system().map_err(|error| told(&error))?;
-    Ok(())
+    let Ok(index) = timeout(READY_WITHIN, index).await else {
+        return Look::Not(format!("the index does not answer within {READY_WITHIN:?}"));
+    };
+    let Ok(disk) = timeout(READY_WITHIN, depot.blobs.try_write()).await else {
+        return Look::Not(format!("the disk does not answer within {READY_WITHIN:?}"));
+    };
+    match (index, disk) {
+        (Ok(()), Ok(())) => Look::Ready,
+        (Err(error), _) if !error.is_no_space() => Look::Not(Chain(&error).to_string()),
+        (_, Err(error)) if !error.is_no_space() => Look::Not(Chain(&error).to_string()),
+        _ => Look::Full,
+    }
 }
 
-/// `/readyz`: the store is open, the index answers and takes changes, the disk's sums are sane.
+/// `/readyz`: the store is there, the index answers, and both take changes.
 pub async fn ready(State(app): State<AppState>) -> Response {
     let depot = app.registry.depot();
-    let problem = app.readiness.problem(depot).await;
-    let status = if problem.is_none() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let look = app.readiness.look(depot).await;
+    let (status, problem) = match &look {
+        Look::Ready | Look::Full => (StatusCode::OK, None),
+        Look::Not(problem) => (StatusCode::SERVICE_UNAVAILABLE, Some(problem)),
+    };
     let sums = depot.room.sums();
     // Neither keeps it from serving what is sound, but somebody has to look.
     let lost_blobs = if problem.is_none() { depot.metadata.count_losses().await.unwrap_or_default() } else { 0 };
-    let warning = (lost_blobs > 0).then(|| {
+    let full = matches!(look, Look::Full)
+        .then(|| "the disk is full: what is pulled is not kept, and pushes are refused".to_owned());
+    let lost = (lost_blobs > 0).then(|| {
         format!("{lost_blobs} pushed blobs are lost and have to be pushed again: GET /api/v1/scrub lists them")
     });
+    let warnings: Vec<String> = full.into_iter().chain(lost).collect();
     let body = json!({
         "ready": problem.is_none(),
         "problem": problem,
-        "warning": warning,
+        "warning": (!warnings.is_empty()).then(|| warnings.join("; ")),
         "lost_blobs": lost_blobs,
         "cached_bytes": sums.of_cache(),
         "store_bytes": sums.of_store(),

@@ -94,6 +94,13 @@ pub enum Error {
 }
 
 impl Error {
+    /// Did it fail because the file system is full?
+    pub fn is_no_space(&self) -> bool {
+        // SQLITE_FULL
+        matches!(self, Self::Write { source, .. }
+            if source.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref() == Some("13"))
+    }
+
     /// Is the index's own file damaged?
     pub fn is_damage(&self) -> bool {
         match self {

@@ -151,7 +151,7 @@ impl Registry {
         let pin = self.depot().room.pin(*digest);
         let Link::Linked(row) = self.depot().metadata.find_link(name, digest).await? else { return Err(unknown()) };
         if row.is_present()
-            && let Some(reader) = self.open(&row, pin).await?
+            && let Some(reader) = self.open(name, &row, pin).await?
         {
             self.depot().room.touch(*digest);
             return sized(reader, range, Outcome::Local);
@@ -193,7 +193,7 @@ impl Registry {
         let link = depot.metadata.find_link(&source.canonical, digest).await?;
         if let Link::Linked(row) | Link::Unlinked(row) = &link
             && row.is_present()
-            && let Some(reader) = self.open(row, pin).await?
+            && let Some(reader) = self.open(&source.canonical, row, pin).await?
         {
             if matches!(link, Link::Unlinked(_)) {
                 self.prove_and_link(source, digest).await?;
@@ -272,7 +272,7 @@ impl Registry {
 
     /// Opens a blob whose row says it is there. `None` if its bytes are lost, which is recorded then: what is cached is
     /// fetched again.
-    pub(super) async fn open(&self, row: &BlobRow, pin: Pin) -> Result<Option<BlobReader>, Error> {
+    pub(super) async fn open(&self, name: &RepositoryName, row: &BlobRow, pin: Pin) -> Result<Option<BlobReader>, Error> {
         match self.depot().blobs.open(row.digest, row.size_bytes).await {
             Ok(Some(reader)) => {
                 let standing = pin.standing();
@@ -281,7 +281,7 @@ impl Registry {
             Ok(None) | Err(blobs::Error::Length { .. }) => {}
             Err(error) => return Err(error.into()),
         }
-        self.verifier.verify_length(row.digest).await.map_err(|_| Error::Damaged { digest: row.digest })?;
+        self.verifier.verify_length(row.digest).await.map_err(Error::cache(name))?;
         Ok(None)
     }
 

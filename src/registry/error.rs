@@ -126,9 +126,9 @@ pub enum Error {
         size_bytes: u64,
     },
     /// No room for what is pushed.
-    #[error("the store has no room for {bytes} more bytes: delete content, or raise storage.max_size")]
+    #[error("the store has no room{}: delete content, or raise storage.max_size", more(*bytes))]
     NoRoom {
-        /// How many were wanted.
+        /// How many were wanted; 0 if the disk itself is full.
         bytes: u64,
     },
     /// The repository's quota is used up.
@@ -187,13 +187,17 @@ pub enum Error {
     Metadata(#[source] metadata::Error),
 }
 
+fn more(bytes: u64) -> String {
+    if bytes == 0 { " because its disk is full".to_owned() } else { format!(" for {bytes} more bytes") }
+}
+
 fn count(n: usize) -> String {
     if n == 1 { "content".to_owned() } else { format!("{n} pieces of content") }
 }
 
 impl From<metadata::Error> for Error {
     fn from(error: metadata::Error) -> Self {
-        Self::Metadata(error)
+        if error.is_no_space() { Self::NoRoom { bytes: 0 } } else { Self::Metadata(error) }
     }
 }
 
@@ -215,6 +219,8 @@ impl Error {
         move |source| match source {
             cache::Error::NoRoom { bytes } => Self::NoRoom { bytes },
             cache::Error::OverQuota { quota, max_bytes, bytes } => Self::OverQuota { name, quota, max_bytes, bytes },
+            cache::Error::Blobs(error) if error.is_no_space() => Self::NoRoom { bytes: 0 },
+            cache::Error::Metadata(error) if error.is_no_space() => Self::NoRoom { bytes: 0 },
             source => Self::Cache { name, source },
         }
     }

@@ -72,6 +72,12 @@ pub(super) fn identity(path: &Path) -> Result<Option<(u64, u64)>, Error> {
     }
 }
 
+/// The same of a file that is open.
+pub(super) fn identity_of(file: &File, path: &Path) -> Result<(u64, u64), Error> {
+    let metadata = call("looking at", path, || file.metadata())?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
 /// Takes the lock of a store; `None` if somebody has it.
 pub(super) fn lock(path: &Path) -> Result<Option<File>, Error> {
     let file = call("opening", path, || OpenOptions::new().create(true).truncate(false).write(true).open(path))?;

@@ -80,6 +80,12 @@ pub enum Error {
         /// Ours.
         known: u64,
     },
+    /// The folder that was opened is somewhere else, or gone.
+    #[error("the store {} is not what was opened there: is its disk unmounted, or was it moved? Put it back, or start anew", path.display())]
+    Gone {
+        /// Where it was.
+        path: PathBuf,
+    },
     /// Blobs are there but the index that says what they are is not.
     #[error(
         "the store {} has lost its index {}: run `entrepot scrub --repair`, which rebuilds it from what is stored, \
@@ -122,7 +128,7 @@ impl Error {
 pub struct Store {
     root: PathBuf,
     /// The kernel releases the lock with the file, also when the process is killed.
-    _lock: File,
+    lock: File,
     names: names::NameFile,
 }
 
@@ -162,7 +168,7 @@ impl Store {
             marker::State::Empty => fs::create_folders(root, &keys::folders(root))?,
         }
         fault::point("start: store opened");
-        Ok(Self { root: root.to_owned(), _lock: lock, names: names::NameFile::default() })
+        Ok(Self { root: root.to_owned(), lock, names: names::NameFile::default() })
     }
 
     /// Opens a store to look through it or to mend it, whatever became of its index. It must be one.
@@ -172,7 +178,7 @@ impl Store {
         }
         let lock = fs::lock(&keys::lock(root))?.ok_or_else(|| Error::Locked { path: root.to_owned() })?;
         fs::create_folders(root, &[keys::quarantine(root), keys::naming_folder(root)])?;
-        Ok(Self { root: root.to_owned(), _lock: lock, names: names::NameFile::default() })
+        Ok(Self { root: root.to_owned(), lock, names: names::NameFile::default() })
     }
 
     /// Is there an index? An empty file is none: the database would take it for a new one.
@@ -306,6 +312,22 @@ impl Store {
     pub fn remove_staged(&self, staged: &Path) -> Result<(), Error> {
         fs::remove(staged)?;
         fs::remove(&keys::front(staged))
+    }
+
+    /// Is the folder still the one that was opened? Where it is not, what is missing says nothing, and nothing must be removed.
+    pub fn assert_there(&self) -> Result<(), Error> {
+        let path = keys::lock(&self.root);
+        let is_there = fs::identity(&path)? == Some(fs::identity_of(&self.lock, &path)?);
+        if is_there { Ok(()) } else { Err(Error::Gone { path: self.root.clone() }) }
+    }
+
+    /// Tries whether the store is still there and takes bytes.
+    pub fn try_write(&self) -> Result<(), Error> {
+        self.assert_there()?;
+        let probe = self.put_path();
+        let tried = fs::open_staging(&probe).and_then(|(file, _)| fs::write_at(&file, &probe, 0, &[0; 512]));
+        fs::remove(&probe)?;
+        tried
     }
 
     /// Size and free space of the file system under the store.

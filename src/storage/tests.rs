@@ -50,6 +50,24 @@ fn a_name_is_noted_until_somebody_has_recorded_it() {
 }
 
 #[test]
+fn a_store_that_was_moved_away_is_missed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (root, aside) = (folder.path().join("data"), folder.path().join("aside"));
+    let store = complete_store(&root);
+    store.try_write().unwrap();
+    assert_eq!(fs::read_dir(root.join("staging/puts")).unwrap().count(), 0);
+    fs::rename(&root, &aside).unwrap();
+    assert!(matches!(store.try_write(), Err(Error::Gone { .. })));
+    // Another store in its place is not it.
+    let other = complete_store(&root);
+    assert!(matches!(store.try_write(), Err(Error::Gone { .. })));
+    drop(other);
+    fs::remove_dir_all(&root).unwrap();
+    fs::rename(&aside, &root).unwrap();
+    store.try_write().unwrap();
+}
+
+#[test]
 fn a_second_process_is_kept_out() {
     let folder = tempfile::tempdir().unwrap();
     let first = complete_store(folder.path());

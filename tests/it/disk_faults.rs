@@ -90,6 +90,7 @@ async fn each_call_fails_once(
 }
 
 const EIO: i32 = 5;
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
 
 async fn push_blob(told: &mut Told, registry: &TestRegistry, repository: &str, bytes: &Bytes) {
     let digest = digest_of(bytes);
@@ -221,6 +222,38 @@ async fn manifests_mounts_and_deletes_fail_honestly_and_succeed_afterwards() {
         told
     };
     each_call_fails_once(&registry, "a delete", EIO, delete).await;
+    registry.finish().await;
+}
+
+#[tokio::test]
+async fn a_disk_that_refuses_everything_fails_no_cold_pull_and_is_used_again_when_it_works() {
+    let fake = FakeUpstream::start().await;
+    let registry = TestRegistry::over(&fake).await;
+    let (erofs, emfile) = (30, 24);
+    for (n, error) in [EIO, erofs, emfile].into_iter().enumerate() {
+        let bytes = Bytes::from(content(100_000, n));
+        let path = format!("/v2/library/app/blobs/{}", fake.push_blob("library/app", bytes.clone()));
+        let injected = inject(&registry.store(), 1..=usize::MAX, &io::Error::from_raw_os_error(error));
+        let answer = registry.get(&path).await;
+        assert!(answer.looks_complete() && answer.body == bytes, "{error}: {}", answer.status());
+        assert_eq!(answer.cache(), "bypass");
+        let mut told = Told::default();
+        push_blob(&mut told, &registry, "app", &bytes).await;
+        assert!(!told.is_all_well());
+        told.assert_honest("everything");
+        let unready = async { while registry.get("/readyz").await.status() != 503 {} };
+        tokio::time::timeout(PATIENCE, unready).await.expect("it says that it is not ready");
+        drop(injected);
+        let ready = async { while registry.get("/readyz").await.status() != 200 {} };
+        tokio::time::timeout(PATIENCE, ready).await.expect("it becomes ready again");
+        registry.registry().expire_uploads(std::time::Duration::MAX).await.expect("the disk works");
+        registry.assert_consistent(&format!("error {error}")).await;
+        assert!(registry.get(&path).await.body == bytes);
+        registry.fills_end().await;
+        assert_eq!(registry.get(&path).await.cache(), "hit");
+        push_blob(&mut told, &registry, "app", &bytes).await;
+        registry.assert_consistent(&format!("error {error}, healed")).await;
+    }
     registry.finish().await;
 }
 

@@ -18,6 +18,7 @@ mod disk_faults; // every system call and every change of the index failing once
 mod errors; // malformed requests: the error of the specification, nothing stored
 mod eviction; // the bound of the cache
 mod export; // images on their way out, as a layout
+mod failing_disk; // a disk that is full, and one that is unmounted
 mod fault_table; // every fault of an upstream in every situation
 mod fills; // the fills under way, as they are shown
 mod freshness; // when a tag is asked for again

@@ -38,6 +38,8 @@ impl Room {
 
     /// Frees at least `bytes` if it can; returns how many it freed.
     pub(super) async fn evict(&self, bytes: u64) -> Result<u64, Error> {
+        // What is not there cannot be removed, and would be back, uncounted, with its disk.
+        self.blobs.assert_there().await?;
         // Removals that failed: nobody else removes while this one evicts.
         let mut freed_bytes = if self.sums().deleting > 0 { self.finish_removals().await? } else { 0 };
         if freed_bytes < bytes {

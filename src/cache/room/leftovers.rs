@@ -25,6 +25,7 @@ impl Room {
 
     /// Ends what was left half-done: removals that got stuck, and names without a row. What cannot be ended now is tried again.
     pub async fn finish_leftovers(&self) -> Result<(), Error> {
+        self.blobs.assert_there().await?;
         self.finish_removals().await?;
         for digest in self.blobs.store().list_noted().map_err(blobs::Error::Storage)? {
             let _named = self.naming(&digest).await;

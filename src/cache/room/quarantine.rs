@@ -60,6 +60,10 @@ impl Room {
 
     async fn judge(self: &Arc<Self>, digest: Digest, checked: Checked) -> Result<Verified, Error> {
         let Some(damage) = checked.damage else { return Ok(Verified::Sound) };
+        if damage == Damage::Missing {
+            // Of an unmounted disk every file is missing.
+            self.blobs.assert_there().await?;
+        }
         let room = Arc::clone(self);
         let set_aside = to_the_end(async move { room.set_aside(digest, damage, checked).await });
         set_aside.await.unwrap_or(Err(Error::Stopped))

@@ -3,7 +3,6 @@
 pub mod client;
 pub mod consistency;
 pub mod disk;
-#[cfg(debug_assertions)]
 pub mod drill;
 pub mod front;
 pub mod harm;

@@ -80,7 +80,11 @@ impl Process {
     /// As [`Process::serve`], for one that may end before; an error is what it said then.
     pub async fn try_serve(folder: &Path, arguments: &[&str]) -> Result<Self, String> {
         let arguments = [&["serve", "--listen", "127.0.0.1:0", "--log-format", "json"], arguments].concat();
-        let mut child = command(folder, &arguments).stderr(Stdio::piped()).spawn().expect("the binary starts");
+        Self::of(command(folder, &arguments).stderr(Stdio::piped()).spawn().expect("the binary starts")).await
+    }
+
+    /// A process that was started with its log piped, once it serves.
+    pub async fn of(mut child: Child) -> Result<Self, String> {
         let stderr = child.stderr.take().expect("its log is piped");
         let started = spawn_blocking(move || address_in(stderr)).await.expect("nothing panics");
         let (address, mut log, mut lines) = match started {

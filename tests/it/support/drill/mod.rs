@@ -59,6 +59,26 @@ pub struct Tally {
     pub refused: Vec<String>,
 }
 
+impl Tally {
+    /// Nothing lost, wrong, miscounted or refused.
+    pub fn is_sound(&self) -> bool {
+        [&self.lost, &self.wrong_bytes, &self.drift, &self.refused].iter().all(|found| found.is_empty())
+    }
+
+    #[allow(dead_code, reason = "the bench adds up several stores")]
+    pub fn add(&mut self, mut other: Self) {
+        self.rounds += other.rounds;
+        self.survived += other.survived;
+        self.acknowledged += other.acknowledged;
+        self.continued += other.continued;
+        other.kills.into_iter().for_each(|(point, kills)| *self.kills.entry(point).or_default() += kills);
+        self.lost.append(&mut other.lost);
+        self.wrong_bytes.append(&mut other.wrong_bytes);
+        self.drift.append(&mut other.drift);
+        self.refused.append(&mut other.refused);
+    }
+}
+
 /// A store, its clients, and the upstream.
 pub struct Drill {
     folder: TempDir,

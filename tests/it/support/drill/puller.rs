@@ -48,15 +48,31 @@ impl Pulls {
 
 impl Origin {
     pub async fn start(seed: u64) -> Self {
+        let mut dice = Dice::new(seed);
+        let length = |n: usize| if n.is_multiple_of(4) { 300_000 } else { 20_000 + dice.below(100_000) };
+        let lengths: Vec<usize> = (0..IMAGES).map(length).collect();
+        Self::of(seed, &lengths).await
+    }
+
+    /// Images of one layer each, of these lengths.
+    pub async fn of(seed: u64, lengths: &[usize]) -> Self {
         let (fake, mut dice) = (FakeUpstream::start().await, Dice::new(seed));
-        let images = (0..IMAGES).map(|n| {
-            let length = if n % 4 == 0 { 300_000 } else { 20_000 + dice.below(100_000) };
-            let (tag, layer) = (format!("v{n}"), Bytes::from(dice.bytes(length)));
+        let images = lengths.iter().enumerate().map(|(n, length)| {
+            let (tag, layer) = (format!("v{n}"), Bytes::from(dice.bytes(*length)));
             let image = fake.push_image(REPOSITORY, &tag, &[&layer]);
             Image { tag, manifest: image.manifest_bytes, blobs: vec![(image.layers[0], layer)] }
         });
         let images = Arc::new(images.collect());
         Self { fake, images }
+    }
+
+    /// Asks for a layer, reads some of it at most, and goes.
+    #[allow(dead_code, reason = "for the soak")]
+    pub async fn leave_half_way(&self, address: SocketAddr, dice: &mut Dice) {
+        let (digest, bytes) = &self.images[dice.below(self.images.len())].blobs[0];
+        let mut reading = Call::get(&format!("/v2/{REPOSITORY}/blobs/{digest}")).open(address).await;
+        // Whatever comes is what was asked for; that it ends early is what this is for.
+        let _ = reading.next(1 + dice.below(bytes.len())).await;
     }
 
     pub fn base_url(&self) -> &str {
