@@ -1,10 +1,12 @@
 //! The command line: argv → command → exit code.
 
 mod admin_api;
+pub mod backup;
 pub mod check_config;
 pub mod instance_url;
 mod pinned;
 pub mod reload;
+pub mod scrub;
 pub mod serve;
 pub mod setup;
 mod upstreams;
@@ -44,6 +46,20 @@ enum Command {
         #[command(flatten)]
         flags: ServeFlags,
     },
+    /// Look through a store at rest for damage, and repair it.
+    Scrub {
+        #[command(flatten)]
+        arguments: scrub::Arguments,
+        #[command(flatten)]
+        flags: ServeFlags,
+    },
+    /// Copy the index into a file, also while the server runs.
+    Backup {
+        #[command(flatten)]
+        arguments: backup::Arguments,
+        #[command(flatten)]
+        flags: ServeFlags,
+    },
     /// Say what to paste where, so that a client pulls through this instance.
     Setup {
         #[command(flatten)]
@@ -74,6 +90,12 @@ pub fn main() -> ExitCode {
         }),
         Command::Why { arguments, flags } => {
             with_config(&flags, |loaded| why::run(&loaded.config, &arguments, &mut std::io::stdout().lock()))
+        }
+        Command::Scrub { arguments, flags } => {
+            with_config(&flags, |loaded| scrub::run(&loaded.config, &arguments, &mut std::io::stdout().lock()))
+        }
+        Command::Backup { arguments, flags } => {
+            with_config(&flags, |loaded| backup::run(&loaded.config, &arguments, &mut std::io::stdout().lock()))
         }
         // The configuration may name what is only about to be made.
         Command::Setup { arguments: setup::Arguments { other: Some(setup::Other::Tls(arguments)), .. }, .. } => {
