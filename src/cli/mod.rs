@@ -9,7 +9,9 @@ pub mod reload;
 pub mod scrub;
 pub mod serve;
 pub mod setup;
+mod sizes;
 mod upstreams;
+pub mod warm;
 pub mod why;
 
 use std::process::ExitCode;
@@ -43,6 +45,13 @@ enum Command {
     Why {
         #[command(flatten)]
         arguments: why::Arguments,
+        #[command(flatten)]
+        flags: ServeFlags,
+    },
+    /// Have a running server bring references into its cache, before they are pulled.
+    Warm {
+        #[command(flatten)]
+        arguments: warm::Arguments,
         #[command(flatten)]
         flags: ServeFlags,
     },
@@ -91,6 +100,9 @@ pub fn main() -> ExitCode {
         Command::Why { arguments, flags } => {
             with_config(&flags, |loaded| why::run(&loaded.config, &arguments, &mut std::io::stdout().lock()))
         }
+        Command::Warm { arguments, flags } => with_config(&flags, |loaded| {
+            warm::run(&loaded.config, &arguments, &mut std::io::stdout().lock(), &mut std::io::stderr().lock())
+        }),
         Command::Scrub { arguments, flags } => {
             with_config(&flags, |loaded| scrub::run(&loaded.config, &arguments, &mut std::io::stdout().lock()))
         }

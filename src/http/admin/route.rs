@@ -2,6 +2,9 @@
 
 use http::Method;
 
+/// The methods of what only tells.
+const READ: &str = "GET, HEAD";
+
 /// What a request to `/api/v1/` wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -11,13 +14,18 @@ pub enum Action {
     ShowScrub,
     /// Why a reference is answered as it is.
     Explain,
+    /// Bring a reference into the cache.
+    Warm,
 }
 
 /// Why a request is no action.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unroutable {
     /// No endpoint has this path.
-    #[error("there is no such endpoint under /api/: there are /api/v1/fills, /api/v1/scrub and /api/v1/why?ref=REF")]
+    #[error(
+        "there is no such endpoint under /api/: there are /api/v1/fills, /api/v1/scrub, /api/v1/why?ref=REF and \
+         /api/v1/warm"
+    )]
     Path,
     /// The endpoint does not know this method.
     #[error("this endpoint takes {allow}")]
@@ -34,21 +42,24 @@ impl Action {
             Self::ListFills => "list_fills",
             Self::ShowScrub => "show_scrub",
             Self::Explain => "explain",
+            Self::Warm => "warm",
         }
     }
 }
 
 /// The action of a request. `path` is the path as it came.
 pub fn route(method: &Method, path: &str) -> Result<Action, Unroutable> {
-    let action = match path {
-        "/api/v1/fills" => Action::ListFills,
-        "/api/v1/scrub" => Action::ShowScrub,
-        "/api/v1/why" => Action::Explain,
+    let (action, allow) = match path {
+        "/api/v1/fills" => (Action::ListFills, READ),
+        "/api/v1/scrub" => (Action::ShowScrub, READ),
+        "/api/v1/why" => (Action::Explain, READ),
+        "/api/v1/warm" => (Action::Warm, "POST"),
         _ => return Err(Unroutable::Path),
     };
-    match *method {
-        Method::GET | Method::HEAD => Ok(action),
-        _ => Err(Unroutable::Method { allow: "GET, HEAD" }),
+    if allow.split(", ").any(|allowed| allowed == method.as_str()) {
+        Ok(action)
+    } else {
+        Err(Unroutable::Method { allow })
     }
 }
 
@@ -64,6 +75,8 @@ mod tests {
             (Method::POST, "/api/v1/fills", Err(Unroutable::Method { allow: "GET, HEAD" })),
             (Method::GET, "/api/v1/scrub", Ok(Action::ShowScrub)),
             (Method::GET, "/api/v1/why", Ok(Action::Explain)),
+            (Method::POST, "/api/v1/warm", Ok(Action::Warm)),
+            (Method::GET, "/api/v1/warm", Err(Unroutable::Method { allow: "POST" })),
             (Method::GET, "/api/v1/fills/", Err(Unroutable::Path)),
             (Method::GET, "/api/v2/fills", Err(Unroutable::Path)),
             (Method::GET, "/api/", Err(Unroutable::Path)),

@@ -40,7 +40,7 @@ const PLACES: &[(&str, &[&str], &[&str])] = &[
         &["src/storage/", "src/cli/setup/write.rs", "src/upstream/outside.rs"],
     ),
     (
-        "the file system is changed and asked in storage/; config reads its own files",
+        "the file system is changed and asked in storage/; config reads its own files, a command those it is told to",
         &[
             "fs::read",
             "fs::write",
@@ -60,6 +60,7 @@ const PLACES: &[(&str, &[&str], &[&str])] = &[
             "src/cli/setup/write.rs",
             "src/cli/pinned.rs",
             "src/cli/reload.rs",
+            "src/cli/warm/mod.rs",
             "src/upstream/outside.rs",
         ],
     ),
