@@ -175,7 +175,7 @@ impl Registry {
             let link = depot.metadata.find_link(&source.canonical, &blob.digest).await?;
             if let Link::Linked(row) | Link::Unlinked(row) = &link
                 && row.is_present()
-                && self.open(row, pin).await?.is_some()
+                && self.open(&source.canonical, row, pin).await?.is_some()
             {
                 if matches!(link, Link::Unlinked(_)) {
                     self.prove_and_link(source, &blob.digest).await?;

@@ -270,9 +270,11 @@ async fn a_required_certificate_must_be_shown_be_trusted_and_be_in_its_time() {
             assert!(answer.is_err(), "{case}: {answer:?}");
         }
     }
-    let metrics = registry.metrics();
-    assert!(metrics.contains(r#"tls_handshakes_total{result="no_certificate"} 2"#), "{metrics}");
-    assert!(metrics.contains(r#"tls_handshakes_total{result="wrong_certificate"} 4"#), "{metrics}");
+    let counted = |it: &TestRegistry| {
+        it.metrics().contains(r#"tls_handshakes_total{result="no_certificate"} 2"#)
+            && it.metrics().contains(r#"tls_handshakes_total{result="wrong_certificate"} 4"#)
+    };
+    registry.until("all are counted", counted).await;
     registry.finish().await;
 }
 
@@ -327,8 +329,8 @@ async fn a_handshake_that_does_not_go_on_is_ended() {
         client.write(beginning).await;
         assert_eq!(client.until_closed().await, b"");
     }
-    let metrics = registry.metrics();
-    assert!(metrics.contains(r#"tls_handshakes_total{result="timed_out"} 2"#), "{metrics}");
+    let counted = |it: &TestRegistry| it.metrics().contains(r#"tls_handshakes_total{result="timed_out"} 2"#);
+    registry.until("both are counted", counted).await;
     registry.finish().await;
 }
 
