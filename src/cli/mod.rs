@@ -1,9 +1,11 @@
 //! The command line: argv → command → exit code.
 
 mod admin_api;
+pub mod backup;
 pub mod check_config;
 pub mod gc;
 pub mod instance_url;
+pub mod scrub;
 pub mod serve;
 pub mod setup;
 mod upstreams;
@@ -43,10 +45,24 @@ enum Command {
         #[command(flatten)]
         flags: ServeFlags,
     },
-    /// Remove what nobody needs any more: of the running server, or of the store where none runs.
+    /// Remove what nobody needs any more.
     Gc {
         #[command(flatten)]
         arguments: gc::Arguments,
+        #[command(flatten)]
+        flags: ServeFlags,
+    },
+    /// Look through a store at rest for damage, and repair it.
+    Scrub {
+        #[command(flatten)]
+        arguments: scrub::Arguments,
+        #[command(flatten)]
+        flags: ServeFlags,
+    },
+    /// Copy the index into a file, also while the server runs.
+    Backup {
+        #[command(flatten)]
+        arguments: backup::Arguments,
         #[command(flatten)]
         flags: ServeFlags,
     },
@@ -83,6 +99,12 @@ pub fn main() -> ExitCode {
         }
         Command::Gc { arguments, flags } => {
             with_config(&flags, |loaded| gc::run(&loaded.config, &arguments, &mut std::io::stdout().lock()))
+        }
+        Command::Scrub { arguments, flags } => {
+            with_config(&flags, |loaded| scrub::run(&loaded.config, &arguments, &mut std::io::stdout().lock()))
+        }
+        Command::Backup { arguments, flags } => {
+            with_config(&flags, |loaded| backup::run(&loaded.config, &arguments, &mut std::io::stdout().lock()))
         }
         Command::Setup { arguments, flags } => with_config(&flags, |loaded| {
             setup::run(&loaded.config, &arguments, &mut std::io::stdout().lock(), &mut std::io::stderr().lock())?;

@@ -36,6 +36,7 @@ mod pull_pieces; // large blobs by several requests at a time
 mod pull_range; // parts of blobs, and HEAD
 mod pull_warm; // what is here already
 mod push; // whole pushes as each client sends them
+mod rebuild; // an index lost, damaged, put back
 mod referrers; // what is attached to a manifest
 mod referrers_mirrored; // the same of an upstream's
 mod scrub; // every stored blob compared with its digest, again and again
