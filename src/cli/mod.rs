@@ -8,7 +8,9 @@ pub mod instance_url;
 pub mod scrub;
 pub mod serve;
 pub mod setup;
+mod sizes;
 mod upstreams;
+pub mod warm;
 pub mod why;
 
 use std::process::ExitCode;
@@ -49,6 +51,13 @@ enum Command {
     Gc {
         #[command(flatten)]
         arguments: gc::Arguments,
+        #[command(flatten)]
+        flags: ServeFlags,
+    },
+    /// Have a running server bring references into its cache, before they are pulled.
+    Warm {
+        #[command(flatten)]
+        arguments: warm::Arguments,
         #[command(flatten)]
         flags: ServeFlags,
     },
@@ -100,6 +109,9 @@ pub fn main() -> ExitCode {
         Command::Gc { arguments, flags } => {
             with_config(&flags, |loaded| gc::run(&loaded.config, &arguments, &mut std::io::stdout().lock()))
         }
+        Command::Warm { arguments, flags } => with_config(&flags, |loaded| {
+            warm::run(&loaded.config, &arguments, &mut std::io::stdout().lock(), &mut std::io::stderr().lock())
+        }),
         Command::Scrub { arguments, flags } => {
             with_config(&flags, |loaded| scrub::run(&loaded.config, &arguments, &mut std::io::stdout().lock()))
         }

@@ -2,6 +2,9 @@
 
 use http::Method;
 
+/// The methods of what only tells.
+const READ: &str = "GET, HEAD";
+
 /// What a request to `/api/v1/` wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -13,6 +16,8 @@ pub enum Action {
     Explain,
     /// Remove what nobody needs any more, or say what that would be.
     Sweep,
+    /// Bring a reference into the cache.
+    Warm,
 }
 
 /// Why a request is no action.
@@ -20,7 +25,8 @@ pub enum Action {
 pub enum Unroutable {
     /// No endpoint has this path.
     #[error(
-        "there is no such endpoint under /api/: there are /api/v1/fills, /api/v1/gc, /api/v1/scrub and /api/v1/why?ref=REF"
+        "there is no such endpoint under /api/: there are /api/v1/fills, /api/v1/gc, /api/v1/scrub, /api/v1/why?ref=REF \
+         and /api/v1/warm"
     )]
     Path,
     /// The endpoint does not know this method.
@@ -39,23 +45,25 @@ impl Action {
             Self::ShowScrub => "show_scrub",
             Self::Explain => "explain",
             Self::Sweep => "sweep",
+            Self::Warm => "warm",
         }
     }
 }
 
 /// The action of a request. `path` is the path as it came.
 pub fn route(method: &Method, path: &str) -> Result<Action, Unroutable> {
-    let action = match path {
-        "/api/v1/fills" => Action::ListFills,
-        "/api/v1/scrub" => Action::ShowScrub,
-        "/api/v1/why" => Action::Explain,
-        "/api/v1/gc" if *method == Method::POST => return Ok(Action::Sweep),
-        "/api/v1/gc" => return Err(Unroutable::Method { allow: "POST" }),
+    let (action, allow) = match path {
+        "/api/v1/fills" => (Action::ListFills, READ),
+        "/api/v1/scrub" => (Action::ShowScrub, READ),
+        "/api/v1/why" => (Action::Explain, READ),
+        "/api/v1/warm" => (Action::Warm, "POST"),
+        "/api/v1/gc" => (Action::Sweep, "POST"),
         _ => return Err(Unroutable::Path),
     };
-    match *method {
-        Method::GET | Method::HEAD => Ok(action),
-        _ => Err(Unroutable::Method { allow: "GET, HEAD" }),
+    if allow.split(", ").any(|allowed| allowed == method.as_str()) {
+        Ok(action)
+    } else {
+        Err(Unroutable::Method { allow })
     }
 }
 
@@ -73,6 +81,8 @@ mod tests {
             (Method::GET, "/api/v1/why", Ok(Action::Explain)),
             (Method::POST, "/api/v1/gc", Ok(Action::Sweep)),
             (Method::GET, "/api/v1/gc", Err(Unroutable::Method { allow: "POST" })),
+            (Method::POST, "/api/v1/warm", Ok(Action::Warm)),
+            (Method::GET, "/api/v1/warm", Err(Unroutable::Method { allow: "POST" })),
             (Method::GET, "/api/v1/fills/", Err(Unroutable::Path)),
             (Method::GET, "/api/v2/fills", Err(Unroutable::Path)),
             (Method::GET, "/api/", Err(Unroutable::Path)),
