@@ -126,7 +126,7 @@ enum Command {
         #[command(flatten)]
         flags: ServeFlags,
     },
-    /// Remove what nobody needs any more: of the running server, or of the store where none runs.
+    /// Remove what nobody needs any more.
     Gc {
         #[command(flatten)]
         arguments: gc::Arguments,

@@ -49,7 +49,7 @@ struct World {
     model: RefCell<HashMap<(usize, usize), Standing>>,
 }
 
-/// SplitMix64: small, and the same everywhere.
+/// `SplitMix64`: small, and the same everywhere.
 struct Seeded(u64);
 
 impl Seeded {
