@@ -6,13 +6,16 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Blobs, Error, blocking};
-use crate::oci::{Digest, Digester};
-use crate::storage::{self, Inspection, Quarantined};
+use crate::oci::{Algorithm, Digest, Digester};
+use crate::storage::{self, BlobFiles, FileSize, Inspection, Quarantined};
 
 /// Bytes read by one blocking job.
 const PIECE_BYTES: usize = 1 << 20;
 /// What opening a file is reckoned to cost, so that many small ones are not read faster than a disk can seek.
 const OPEN_COST_BYTES: u64 = 64 << 10;
+
+/// Waits shorter than this are left until there are more of them: a timer is no finer.
+const TIMER: Duration = Duration::from_millis(5);
 
 /// How a stored blob differs from what it should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,8 +84,11 @@ impl ReadRate {
     async fn spend(&mut self, bytes: u64) {
         #[expect(clippy::cast_precision_loss, reason = "a wait need not be exact")]
         let time = Duration::from_secs_f64(bytes as f64 / self.bytes_per_second_max as f64);
-        self.free_at = self.free_at.max(Instant::now()) + time;
-        tokio::time::sleep_until(self.free_at).await;
+        let now = Instant::now();
+        self.free_at = self.free_at.max(now) + time;
+        if self.free_at > now + TIMER {
+            tokio::time::sleep_until(self.free_at).await;
+        }
     }
 }
 
@@ -144,6 +150,18 @@ impl Blobs {
             Ok(Some(moved.map_or(0, |moved| moved.stored_bytes)))
         })
         .await
+    }
+
+    /// The blobs whose digest begins with this byte, and what else lies in their folder.
+    pub async fn list_files(&self, algorithm: Algorithm, first: u8) -> Result<BlobFiles, Error> {
+        let store = Arc::clone(&self.store);
+        blocking("listing blobs", move || store.list_blob_files(algorithm, first).map_err(Error::Storage)).await
+    }
+
+    /// A blob's file, known to the index or not; `None` if there is none.
+    pub async fn find_file(&self, digest: Digest) -> Result<Option<FileSize>, Error> {
+        let store = Arc::clone(&self.store);
+        blocking("looking for a blob", move || Ok(store.find_blob_file(&digest))).await
     }
 
     /// What lies in quarantine, the oldest first.

@@ -7,6 +7,7 @@ mod check;
 mod front;
 mod inlet;
 mod landing;
+mod names;
 mod reader;
 mod staging;
 mod writer;
@@ -18,9 +19,12 @@ use bytes::Bytes;
 use crate::oci::{Digest, Digester, UploadId};
 use crate::storage::{self, Store};
 
+pub use crate::storage::FileSize;
+
 pub use check::{Checked, Damage, ReadRate};
 pub use inlet::{Inlet, Intake, PourError};
 pub use landing::Lease;
+pub use names::NameFile;
 pub use reader::{BlobPin, BlobReader, Growth, Progress, Standing};
 pub use staging::Staging;
 pub use writer::{BlobWriter, Committed, Proven, Suspended};

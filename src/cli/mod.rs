@@ -1,12 +1,14 @@
 //! The command line: argv → command → exit code.
 
 mod admin_api;
+pub mod backup;
 pub mod check_config;
 pub mod instance_url;
 pub mod ls;
 pub mod pin;
 pub mod retention;
 pub mod rm;
+pub mod scrub;
 pub mod serve;
 pub mod setup;
 mod steer;
@@ -76,6 +78,20 @@ enum Command {
         #[command(flatten)]
         flags: ServeFlags,
     },
+    /// Look through a store at rest for damage, and repair it.
+    Scrub {
+        #[command(flatten)]
+        arguments: scrub::Arguments,
+        #[command(flatten)]
+        flags: ServeFlags,
+    },
+    /// Copy the index into a file, also while the server runs.
+    Backup {
+        #[command(flatten)]
+        arguments: backup::Arguments,
+        #[command(flatten)]
+        flags: ServeFlags,
+    },
     /// Say what to paste where, so that a client pulls through this instance.
     Setup {
         #[command(flatten)]
@@ -118,6 +134,12 @@ pub fn main() -> ExitCode {
         }
         Command::Retention { arguments, flags } => {
             with_config(&flags, |loaded| retention::run(&loaded.config, &arguments, &mut std::io::stdout().lock()))
+        }
+        Command::Scrub { arguments, flags } => {
+            with_config(&flags, |loaded| scrub::run(&loaded.config, &arguments, &mut std::io::stdout().lock()))
+        }
+        Command::Backup { arguments, flags } => {
+            with_config(&flags, |loaded| backup::run(&loaded.config, &arguments, &mut std::io::stdout().lock()))
         }
         Command::Setup { arguments, flags } => with_config(&flags, |loaded| {
             setup::run(&loaded.config, &arguments, &mut std::io::stdout().lock(), &mut std::io::stderr().lock())?;

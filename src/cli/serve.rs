@@ -12,13 +12,15 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::upstreams;
 use crate::blobs::Blobs;
 use crate::cache::quotas::{Quota, Quotas};
 use crate::cache::space::Limits;
-use crate::cache::{Depot, LaneLimits, ListLimits, Memory, Mirror, Policy, Room, ScrubOptions, Visibility};
+use crate::cache::{
+    Depot, LaneLimits, ListLimits, Memory, Mirror, Policy, Room, ScrubOptions, Visibility, learn_names, recorded_names,
+};
 use crate::clock::Clock;
 use crate::config::{self, Config, LoadedConfig, LogFormat, OnUpstream404};
 use crate::fault;
@@ -124,14 +126,21 @@ pub struct Opened {
 pub async fn open(config: &Config, clock: Clock) -> anyhow::Result<Opened> {
     let metrics = Metrics::new();
     let store = Arc::new(Store::open(&config.storage.path, config.storage.create)?);
-    let metadata = Metadata::open(metadata::Options::new(store.index_path())).await?;
+    let blobs = Blobs::new(Arc::clone(&store));
+    let index = metadata::Options { names: Some(recorded_names(&blobs)), ..metadata::Options::new(store.index_path()) };
+    let metadata = Metadata::open(index).await?;
     fault::point("start: index opened");
     store.mark_complete()?;
     fault::point("start: marked complete");
+    if let Some(recorded) = metadata.names_to_learn() {
+        warn!("the index is older than the record of names beside it, and learns from that");
+        for lost in learn_names(&metadata, &blobs, &recorded, clock.now_ms()).await? {
+            error!(repository = %lost.repository, manifest = %lost.manifest, digest = %lost.digest, "pushed content is lost");
+        }
+    }
     metadata.pin_by_patterns(pin_patterns(config)?, &config.pin).await?;
     let file_system = store.file_system()?;
     let limits = limits(config, file_system.total_bytes);
-    let blobs = Blobs::new(store);
     let room = Room::open(
         metadata.clone(),
         blobs.clone(),

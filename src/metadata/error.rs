@@ -1,6 +1,6 @@
 //! What can go wrong with the index.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sqlx::migrate::MigrateError;
@@ -11,6 +11,17 @@ pub enum Error {
     /// The file cannot be opened or created.
     #[error("cannot open the index {}", path.display())]
     Open {
+        /// The index file.
+        path: PathBuf,
+        /// What the database says.
+        source: sqlx::Error,
+    },
+    /// The file is there, but not whole.
+    #[error(
+        "the index {} is damaged: run `entrepot scrub --repair`, which rebuilds it from what is stored, or put a backup in its place",
+        path.display()
+    )]
+    Damaged {
         /// The index file.
         path: PathBuf,
         /// What the database says.
@@ -72,4 +83,27 @@ pub enum Error {
         /// Of what.
         subject: String,
     },
+}
+
+impl Error {
+    /// Is the index's own file damaged?
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Damaged { .. } => true,
+            Self::Open { source, .. } | Self::Read { source, .. } => is_damage(source),
+            Self::Write { source, .. } => is_damage(source),
+            _ => false,
+        }
+    }
+
+    pub(super) fn opening(path: &Path, source: sqlx::Error) -> Self {
+        let path = path.to_owned();
+        if is_damage(&source) { Self::Damaged { path, source } } else { Self::Open { path, source } }
+    }
+}
+
+/// `SQLITE_CORRUPT` and `SQLITE_NOTADB`, whose extended codes have further bits above the first eight.
+pub(super) fn is_damage(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code()?.parse::<u32>().ok());
+    matches!(code.map(|code| code & 0xff), Some(11 | 26))
 }

@@ -19,12 +19,14 @@ mod audit;
 mod blobs;
 mod columns;
 mod contents;
+mod copies;
 mod error;
 mod holdings;
 mod links;
 mod lists;
 mod losses;
 mod manifests;
+mod names;
 mod pins;
 mod quotas;
 mod references;
@@ -43,7 +45,8 @@ use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -55,12 +58,14 @@ use sqlx::{ConnectOptions as _, Connection as _, SqlStr, SqliteConnection};
 pub use audit::{Drift, Flaw};
 pub use blobs::{BlobChange, BlobRow, BlobState};
 pub use contents::{Child, Part};
+pub use copies::FoundBlob;
 pub use error::Error;
 pub use holdings::{RepositoryHolding, TagHolding};
 pub use links::Link;
 pub use lists::ListRow;
 pub use losses::LossRow;
 pub use manifests::{ManifestRow, Missing, NewManifest};
+pub use names::{NameRecord, Names};
 pub use pins::{Extent, PinPattern, PinRow};
 pub use repositories::RepositoryRow;
 pub use retained::{AgedManifest, AgedTag};
@@ -70,6 +75,7 @@ pub use totals::Totals;
 pub use uploads::UploadRow;
 pub use writer::WriteCounts;
 
+use names::Recording;
 use writer::{BatchLimits, Failure, Writer};
 
 /// The files of `migrations/`, oldest first: version, name, statements. Append-only, as the files are.
@@ -78,7 +84,8 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (2, "upstream_lists", include_str!("migrations/0002_upstream_lists.sql")),
     (4, "pins", include_str!("migrations/0004_pins.sql")),
     (5, "scrub", include_str!("migrations/0005_scrub.sql")),
-    (8, "quotas", include_str!("migrations/0008_quotas.sql")),
+    (8, "names", include_str!("migrations/0008_names.sql")),
+    (9, "quotas", include_str!("migrations/0009_quotas.sql")),
 ];
 
 /// How long to wait for a lock of the file. Only another process can hold one: a backup, or somebody's `sqlite3`.
@@ -96,12 +103,14 @@ pub struct Options {
     pub readers_max: u32,
     /// Commands in one transaction.
     pub batch_max: usize,
+    /// Where the names of pushed content are recorded beside the index.
+    pub names: Option<Arc<dyn NameRecord>>,
 }
 
 impl Options {
     /// An index at `path`, driven as suits a single node.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), readers_max: 4, batch_max: 256 }
+        Self { path: path.into(), readers_max: 4, batch_max: 256, names: None }
     }
 }
 
@@ -139,6 +148,9 @@ struct Inner {
     writer: Writer,
     /// Of tags that the configuration pins.
     pin_patterns: OnceLock<Vec<PinPattern>>,
+    /// What the record of names knows and the index does not.
+    names: Mutex<Option<Names>>,
+    names_held: Option<Arc<AtomicBool>>,
 }
 
 impl std::fmt::Debug for Metadata {
@@ -155,8 +167,8 @@ impl Metadata {
     }
 
     async fn open_with(options: Options, batch_duration_max: Duration) -> Result<Self, Error> {
-        let Options { path, readers_max, batch_max } = options;
-        let failed = |source| Error::Open { path: path.clone(), source };
+        let Options { path, readers_max, batch_max, names } = options;
+        let failed = |source| Error::opening(&path, source);
         let file = SqliteConnectOptions::new()
             .filename(&path)
             .busy_timeout(BUSY_TIMEOUT)
@@ -165,11 +177,26 @@ impl Metadata {
             .disable_statement_logging();
 
         let mut connection = write_options(&file).connect().await.map_err(failed)?;
-        if let Err(error) = migrate(&mut connection, &path).await {
-            // The migration's failure is the news; closing after it can only fail for the same reason.
-            let _ = connection.close().await;
-            return Err(error);
-        }
+        let opened = async {
+            copies::check_small(&mut connection, &path).await?;
+            migrate(&mut connection, &path).await?;
+            match names {
+                Some(record) => {
+                    let opened = Recording::open(&mut connection, record).await;
+                    let (recording, ahead) = opened.map_err(|source| Error::opening(&path, source))?;
+                    Ok((Some(recording), ahead))
+                }
+                None => Ok((None, None)),
+            }
+        };
+        let (recording, ahead) = match opened.await {
+            Ok(opened) => opened,
+            Err(error) => {
+                // That failure is the news; closing after it can only fail for the same reason.
+                let _ = connection.close().await;
+                return Err(error);
+            }
+        };
         // Read-only connections cannot create the log, so they come after the writer's.
         let readers = SqlitePoolOptions::new()
             .max_connections(readers_max)
@@ -181,15 +208,19 @@ impl Metadata {
             .await
             .map_err(failed)?;
         let limits = BatchLimits { commands_max: batch_max, duration_max: batch_duration_max };
-        let writer = Writer::start(path.clone(), connection, limits);
-        Ok(Self { inner: Arc::new(Inner { path, readers, writer, pin_patterns: OnceLock::new() }) })
+        let names_held = recording.as_ref().map(Recording::hold);
+        let writer = Writer::start(path.clone(), connection, limits, recording);
+        let pin_patterns = OnceLock::new();
+        Ok(Self {
+            inner: Arc::new(Inner { path, readers, writer, names: Mutex::new(ahead), names_held, pin_patterns }),
+        })
     }
 
     /// Opens an index to ask it only, also while another process changes it: nothing is written, and every change fails with
     /// [`Error::Closed`]. The schema must be this release's.
     pub async fn open_read_only(path: impl Into<PathBuf>) -> Result<Self, Error> {
         let path = path.into();
-        let failed = |source| Error::Open { path: path.clone(), source };
+        let failed = |source| Error::opening(&path, source);
         let file = SqliteConnectOptions::new()
             .filename(&path)
             .busy_timeout(BUSY_TIMEOUT)
@@ -206,7 +237,10 @@ impl Metadata {
             Ordering::Less => return Err(Error::SchemaOlder { path, found, known }),
             Ordering::Equal => {}
         }
-        Ok(Self { inner: Arc::new(Inner { path, readers, writer: Writer::none(), pin_patterns: OnceLock::new() }) })
+        let (writer, names) = (Writer::none(), Mutex::default());
+        Ok(Self {
+            inner: Arc::new(Inner { path, readers, writer, names, names_held: None, pin_patterns: OnceLock::new() }),
+        })
     }
 
     /// Waits for the questions under way and for every change sent before, writes the log back into the file and closes it.
@@ -294,6 +328,9 @@ async fn migrate(connection: &mut SqliteConnection, path: &Path) -> Result<(), E
     migrator.run_direct(None, connection, false).await.map_err(|error| match error {
         MigrateError::VersionMissing(found) if found > known => {
             Error::SchemaNewer { path: path.to_owned(), found, known }
+        }
+        MigrateError::Execute(source) | MigrateError::ExecuteMigration(source, _) if error::is_damage(&source) => {
+            Error::opening(path, source)
         }
         source => Error::Migrate { path: path.to_owned(), source },
     })

@@ -3,7 +3,7 @@
 //! `SQLite` has one writer at a time, and a durable commit costs a sync of the disk. So commands queue here, and all that wait
 //! when a transaction begins, or arrive while it runs, share its commit:
 //! ```text
-//! BEGIN IMMEDIATE · [SAVEPOINT · command · RELEASE or ROLLBACK TO]… · COMMIT · replies
+//! BEGIN IMMEDIATE · [SAVEPOINT · command · RELEASE or ROLLBACK TO]… · names recorded · COMMIT · replies
 //! ```
 //! A command that fails is undone to its savepoint and does not disturb its neighbours. Replies go out after the commit, so
 //! whoever gets one holds durable news. A commit that fails fails the whole batch.
@@ -22,6 +22,7 @@ use futures::future::BoxFuture;
 use sqlx::{Connection as _, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 
+use super::names::Recording;
 use crate::fault;
 
 /// Commands that may wait before senders have to.
@@ -112,10 +113,16 @@ where
 
 impl Writer {
     /// Starts the task.
-    pub(super) fn start(path: PathBuf, connection: SqliteConnection, limits: BatchLimits) -> Self {
+    pub(super) fn start(
+        path: PathBuf,
+        connection: SqliteConnection,
+        limits: BatchLimits,
+        recording: Option<Recording>,
+    ) -> Self {
         let (sender, messages) = mpsc::channel(QUEUE_MAX);
         let counters = Arc::new(Counters::default());
-        let task = Task { path, connection, messages, closing: Vec::new(), limits, counters: Arc::clone(&counters) };
+        let counted = Arc::clone(&counters);
+        let task = Task { path, connection, messages, closing: Vec::new(), limits, counters: counted, recording };
         #[expect(clippy::disallowed_methods, reason = "a change outlives the caller who asked for it")]
         tokio::spawn(task.run());
         Self { messages: sender, counters }
@@ -162,6 +169,7 @@ struct Task {
     closing: Vec<oneshot::Sender<()>>,
     limits: BatchLimits,
     counters: Arc<Counters>,
+    recording: Option<Recording>,
 }
 
 impl Task {
@@ -220,10 +228,19 @@ impl Task {
             }
         }
         fault::point("index: before commit");
-        fault::before("commit a change of", &self.path)?;
-        execute(&mut self.connection, "COMMIT").await?;
-        fault::point("index: committed");
-        Ok(())
+        if let Some(recording) = &mut self.recording {
+            recording.record(&mut self.connection).await?;
+        }
+        let committed = match fault::before("commit a change of", &self.path) {
+            Ok(()) => execute(&mut self.connection, "COMMIT").await,
+            Err(error) => Err(error.into()),
+        };
+        match (&committed, &mut self.recording) {
+            (Ok(()), _) => fault::point("index: committed"),
+            (Err(_), Some(recording)) => recording.not_committed(),
+            (Err(_), None) => {}
+        }
+        committed
     }
 
     fn waiting_command(&mut self) -> Option<Box<dyn Command>> {

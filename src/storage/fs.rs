@@ -53,10 +53,14 @@ pub(super) fn path_allocated_bytes(path: &Path) -> Option<u64> {
     std::fs::metadata(path).ok().map(|metadata| metadata.blocks() * STAT_BLOCK_BYTES)
 }
 
-/// Length and disk space of a file; `None` if it is gone.
+/// Length, disk space and time of the last write of a file; `None` if it is gone.
 pub(super) fn path_size(path: &Path) -> Option<FileSize> {
     let metadata = std::fs::metadata(path).ok()?;
-    Some(FileSize { length_bytes: metadata.len(), stored_bytes: metadata.blocks() * STAT_BLOCK_BYTES })
+    Some(FileSize {
+        length_bytes: metadata.len(),
+        stored_bytes: metadata.blocks() * STAT_BLOCK_BYTES,
+        written_ms: metadata.mtime() * 1000 + metadata.mtime_nsec() / 1_000_000,
+    })
 }
 
 /// Which file a name means, by device and inode; `None` if there is none.
@@ -100,8 +104,22 @@ pub(super) fn sync(file: &File, path: &Path) -> Result<(), Error> {
     call("syncing", path, || file.sync_all())
 }
 
+/// Makes the bytes of a file durable, and of the rest what it takes to read them.
+pub(super) fn sync_bytes(file: &File, path: &Path) -> Result<(), Error> {
+    call("syncing", path, || file.sync_data())
+}
+
 pub(super) fn rename(from: &Path, to: &Path) -> Result<(), Error> {
     call("renaming to", to, || std::fs::rename(from, to))
+}
+
+/// Gives a finished file its name, in a folder of the operator's. Durable when it returns. Returns its length in bytes.
+pub fn publish(partial: &Path, target: &Path) -> Result<u64, Error> {
+    let file = File::open(partial).map_err(Error::io("opening", partial))?;
+    file.sync_all().map_err(Error::io("syncing", partial))?;
+    rename(partial, target)?;
+    sync_folder(target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
+    Ok(file.metadata().map_err(Error::io("reading the size of", target))?.len())
 }
 
 pub(super) fn remove(path: &Path) -> Result<(), Error> {

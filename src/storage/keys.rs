@@ -5,6 +5,7 @@
 //!   entrepot.json                  marker: this is a store, and of which format
 //!   lock                           held by the one process that serves the store
 //!   index.sqlite  -wal  -shm       the index (see `metadata`)
+//!   names                          the names of what was pushed, readable without the index
 //!   blobs/sha256/ab/abcdef…        committed blobs and manifests: immutable, named by what they hold
 //!   blobs/sha512/ab/abcdef…
 //!   quarantine/MS-sha256-abcdef…   bytes found not to be the blob they were named as, and when (Unix milliseconds)
@@ -43,6 +44,16 @@ pub(super) fn lock(root: &Path) -> PathBuf {
 
 pub(super) fn index(root: &Path) -> PathBuf {
     root.join("index.sqlite")
+}
+
+/// The index and what lies beside it.
+pub(super) fn index_files(folder: &Path) -> [PathBuf; 3] {
+    ["index.sqlite", "index.sqlite-wal", "index.sqlite-shm"].map(|name| folder.join(name))
+}
+
+/// The record of names.
+pub(super) fn names(root: &Path) -> PathBuf {
+    root.join("names")
 }
 
 /// The folder of the blobs whose digest begins with this byte.

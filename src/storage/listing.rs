@@ -12,6 +12,8 @@ pub struct FileSize {
     pub length_bytes: u64,
     /// Disk space it takes.
     pub stored_bytes: u64,
+    /// When it was last written, Unix milliseconds.
+    pub written_ms: i64,
 }
 
 /// The files of one folder of blobs.
@@ -51,6 +53,11 @@ impl Store {
             }
         }
         Ok(found)
+    }
+
+    /// A blob's file, whatever the index says of it.
+    pub fn find_blob_file(&self, digest: &Digest) -> Option<FileSize> {
+        fs::path_size(&self.blob_path(digest))
     }
 
     /// What is on its way in, or was left behind by something that ended.

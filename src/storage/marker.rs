@@ -49,12 +49,13 @@ pub(super) fn write(root: &Path) -> Result<(), Error> {
 
 /// Only what we make ourselves before the marker, or what a fresh file system has.
 fn is_vacant(root: &Path) -> Result<bool, Error> {
-    const EXPECTED: [&str; 9] = [
+    const EXPECTED: [&str; 10] = [
         "lost+found",
         "lock",
         "blobs",
         "staging",
         "quarantine",
+        "names",
         "index.sqlite",
         "index.sqlite-wal",
         "index.sqlite-shm",

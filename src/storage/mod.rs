@@ -9,6 +9,7 @@ mod inspection;
 mod keys;
 mod listing;
 mod marker;
+mod names;
 mod quarantine;
 
 use std::fs::File;
@@ -19,7 +20,7 @@ use crate::fault;
 use crate::oci::{Digest, UploadId};
 
 pub use front::FrontRecord;
-pub use fs::{FileSystemSize, allocated_bytes};
+pub use fs::{FileSystemSize, allocated_bytes, publish};
 pub use inspection::Inspection;
 pub use listing::{BlobFiles, FileSize, StagedFiles};
 pub use quarantine::Quarantined;
@@ -55,6 +56,12 @@ pub enum Error {
         /// Where it was expected.
         path: PathBuf,
     },
+    /// There is no store to look through.
+    #[error("there is no store at {} (storage.path)", path.display())]
+    NoStore {
+        /// Where it was expected.
+        path: PathBuf,
+    },
     /// The marker is damaged or of another program.
     #[error("{} is not the marker of an entrepot store: {reason}", path.display())]
     Marker {
@@ -74,7 +81,12 @@ pub enum Error {
         known: u64,
     },
     /// Blobs are there but the index that says what they are is not.
-    #[error("the store {} has lost its index {}: restore that file from a backup, or move the store away", path.display(), index.display())]
+    #[error(
+        "the store {} has lost its index {}: run `entrepot scrub --repair`, which rebuilds it from what is stored, \
+         or put a backup in its place",
+        path.display(),
+        index.display()
+    )]
     IndexMissing {
         /// The store.
         path: PathBuf,
@@ -111,6 +123,7 @@ pub struct Store {
     root: PathBuf,
     /// The kernel releases the lock with the file, also when the process is killed.
     _lock: File,
+    names: names::NameFile,
 }
 
 /// What start-up found in `staging/fills`.
@@ -120,6 +133,15 @@ pub struct PartialFill {
     pub digest: Digest,
     /// Disk space it takes, in bytes.
     pub stored_bytes: u64,
+}
+
+fn has_index(root: &Path) -> bool {
+    fs::path_size(&keys::index(root)).is_some_and(|size| size.length_bytes > 0)
+}
+
+/// Removes an unfinished file, if there is one.
+pub fn discard(partial: &Path) -> Result<(), Error> {
+    fs::remove(partial)
 }
 
 impl Store {
@@ -132,7 +154,7 @@ impl Store {
         fs::create_folders(root, &[root.to_owned()])?;
         let lock = fs::lock(&keys::lock(root))?.ok_or_else(|| Error::Locked { path: root.to_owned() })?;
         match state {
-            marker::State::Ours if !keys::index(root).exists() => {
+            marker::State::Ours if !has_index(root) => {
                 return Err(Error::IndexMissing { path: root.to_owned(), index: keys::index(root) });
             }
             // An earlier release made none.
@@ -140,7 +162,22 @@ impl Store {
             marker::State::Empty => fs::create_folders(root, &keys::folders(root))?,
         }
         fault::point("start: store opened");
-        Ok(Self { root: root.to_owned(), _lock: lock })
+        Ok(Self { root: root.to_owned(), _lock: lock, names: names::NameFile::default() })
+    }
+
+    /// Opens a store to look through it or to mend it, whatever became of its index. It must be one.
+    pub fn open_unserved(root: &Path) -> Result<Self, Error> {
+        if !root.exists() || marker::read(root)? == marker::State::Empty {
+            return Err(Error::NoStore { path: root.to_owned() });
+        }
+        let lock = fs::lock(&keys::lock(root))?.ok_or_else(|| Error::Locked { path: root.to_owned() })?;
+        fs::create_folders(root, &[keys::quarantine(root), keys::naming_folder(root)])?;
+        Ok(Self { root: root.to_owned(), _lock: lock, names: names::NameFile::default() })
+    }
+
+    /// Is there an index? An empty file is none: the database would take it for a new one.
+    pub fn has_index(&self) -> bool {
+        has_index(&self.root)
     }
 
     /// Writes the marker, once the index exists too: a crash before this leaves a folder that the next start takes for new.
@@ -278,11 +315,21 @@ impl Store {
 
     /// Disk space the index takes, in bytes.
     pub fn index_bytes(&self) -> u64 {
-        let index = self.index_path();
-        ["", "-wal", "-shm"]
-            .iter()
-            .filter_map(|suffix| fs::path_allocated_bytes(&index.with_file_name(format!("index.sqlite{suffix}"))))
-            .sum()
+        let files = keys::index_files(&self.root).into_iter().chain(keys::index_files(&keys::quarantine(&self.root)));
+        files.chain([keys::names(&self.root)]).filter_map(|path| fs::path_allocated_bytes(&path)).sum()
+    }
+
+    /// Moves what there is of the index into quarantine, in the place of what was set aside before.
+    pub fn set_index_aside(&self) -> Result<(), Error> {
+        let aside = keys::quarantine(&self.root);
+        for (from, to) in keys::index_files(&self.root).iter().zip(keys::index_files(&aside)) {
+            fs::remove(&to)?;
+            if from.exists() {
+                fs::rename(from, &to)?;
+            }
+        }
+        fs::sync_folder(&aside)?;
+        fs::sync_folder(&self.root)
     }
 
     /// Partial fills that an earlier process left, each cut down to what has no gap. Files with foreign names are removed.

@@ -5,7 +5,7 @@ use crate::oci::Algorithm;
 
 fn complete_store(root: &Path) -> Store {
     let store = Store::open(root, true).unwrap();
-    fs::write(store.index_path(), b"").unwrap();
+    fs::write(store.index_path(), b"index").unwrap();
     store.mark_complete().unwrap();
     store
 }
@@ -88,8 +88,20 @@ fn an_expected_store_that_is_missing_is_not_made() {
 fn a_store_without_its_index_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     drop(complete_store(folder.path()));
-    fs::remove_file(folder.path().join("index.sqlite")).unwrap();
-    assert!(matches!(Store::open(folder.path(), true), Err(Error::IndexMissing { .. })));
+    for is_there in [true, false] {
+        if is_there {
+            // The database would take it for a new one.
+            fs::write(folder.path().join("index.sqlite"), b"").unwrap();
+        } else {
+            fs::remove_file(folder.path().join("index.sqlite")).unwrap();
+        }
+        let error = Store::open(folder.path(), true).unwrap_err();
+        assert!(matches!(error, Error::IndexMissing { .. }) && error.to_string().contains("scrub --repair"), "{error}");
+        let store = Store::open_unserved(folder.path()).unwrap();
+        assert!(!store.has_index());
+    }
+    assert!(matches!(Store::open_unserved(&folder.path().join("blobs")), Err(Error::Foreign { .. })));
+    assert!(matches!(Store::open_unserved(&folder.path().join("absent")), Err(Error::NoStore { .. })));
 }
 
 #[test]
@@ -119,4 +131,17 @@ fn preallocation_takes_space_and_keeps_the_length() {
     let partial = store.list_partial_fills().unwrap();
     assert_eq!(partial.len(), 1);
     assert_eq!(partial[0].stored_bytes, allocated_bytes(&file, &path).unwrap());
+}
+
+#[test]
+fn a_record_is_added_to_and_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = complete_store(folder.path());
+    assert_eq!(store.read_names().unwrap(), None);
+    store.append_names(b"one\n").unwrap();
+    store.append_names(b"two\n").unwrap();
+    assert_eq!(store.read_names().unwrap().unwrap(), b"one\ntwo\n");
+    store.replace_names(b"three\n").unwrap();
+    store.append_names(b"four\n").unwrap();
+    assert_eq!(store.read_names().unwrap().unwrap(), b"three\nfour\n");
 }

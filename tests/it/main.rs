@@ -38,6 +38,7 @@ mod pull_range; // parts of blobs, and HEAD
 mod pull_warm; // what is here already
 mod push; // whole pushes as each client sends them
 mod quotas;
+mod rebuild; // an index lost, damaged, put back
 mod referrers; // what is attached to a manifest
 mod referrers_mirrored; // the same of an upstream's
 mod retention;

@@ -245,7 +245,7 @@ async fn a_file_that_is_no_index_is_refused_and_left_alone() {
     let path = folder.path().join("index.sqlite");
     let text = "this is no database, however long it may be. ".repeat(100);
     std::fs::write(&path, &text).unwrap();
-    assert!(matches!(open(folder.path()).await.err().unwrap(), Error::Open { .. } | Error::Migrate { .. }));
+    assert!(matches!(open(folder.path()).await.err().unwrap(), Error::Damaged { .. }));
     assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
     assert!(matches!(open(&folder.path().join("missing")).await.err().unwrap(), Error::Open { .. }));
 }

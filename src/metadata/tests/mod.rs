@@ -5,6 +5,7 @@ mod durability;
 mod lists;
 mod manifests;
 mod model;
+mod names;
 mod tags;
 mod uploads;
 

@@ -33,13 +33,22 @@ fn command(folder: &Path, arguments: &[&str]) -> Command {
     command
 }
 
+/// Runs a command that ends by itself, and keeps the caller's thread until then.
+pub fn run_now(folder: &Path, arguments: &[&str]) -> Ended {
+    ended(command(folder, arguments).output())
+}
+
+fn ended(output: std::io::Result<std::process::Output>) -> Ended {
+    let output = output.expect("the binary runs");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("people can read it");
+    Ended { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
 /// Runs a command that ends by itself.
 pub async fn run(folder: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Ended {
     let mut command = command(folder, arguments);
     command.envs(environment.iter().copied());
-    let output = spawn_blocking(move || command.output()).await.expect("nothing panics").expect("the binary runs");
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("people can read it");
-    Ended { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    ended(spawn_blocking(move || command.output()).await.expect("nothing panics"))
 }
 
 impl Process {
