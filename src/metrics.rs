@@ -211,6 +211,18 @@ impl Metrics {
         self.gauge("entrepot_limit", vec![("limit", limit.into())], value);
     }
 
+    /// As [`Metrics::limit`], for one that each upstream has.
+    pub fn upstream_limit(&self, upstream: &str, limit: &'static str, value: u64) {
+        self.gauge("entrepot_limit", vec![("limit", limit.into()), ("upstream", upstream.into())], value);
+    }
+
+    /// Bytes that had come waited for their turn under `bandwidth_max`.
+    pub fn bandwidth_waited(&self, upstream: &str, priority: &'static str, waited: Duration) {
+        let labels = vec![("upstream", upstream.into()), ("priority", priority.into())];
+        let key = key("entrepot_bandwidth_wait_seconds", labels);
+        self.recorder.register_histogram(&key, &METADATA).record(waited.as_secs_f64());
+    }
+
     /// Bytes of the lists of upstreams that are kept.
     pub fn lists_bytes(&self, bytes: u64) {
         self.gauge("entrepot_lists_bytes", vec![], bytes);
@@ -269,6 +281,10 @@ fn describe() {
     metrics::describe_counter!("entrepot_prefetched_total", "Blobs fetched before anybody asked for them, by result.");
     metrics::describe_gauge!("entrepot_transfers", "Transfers of blobs from an upstream that run, or wait for a turn.");
     metrics::describe_histogram!("entrepot_transfer_wait_seconds", "How long a transfer waited for its turn.");
+    metrics::describe_histogram!(
+        "entrepot_bandwidth_wait_seconds",
+        "How long bytes waited for bandwidth_max, if they did."
+    );
     metrics::describe_counter!("entrepot_upstream_requests_total", "Requests to upstreams, by operation and result.");
     metrics::describe_histogram!("entrepot_upstream_request_seconds", "How long upstreams took to answer.");
     metrics::describe_gauge!("entrepot_upstream_ratelimit_remaining", "Requests left of an upstream's rate limit.");

@@ -119,6 +119,7 @@ impl Bypass {
         if let Some(digester) = self.digester.take() {
             let actual = digester.finish();
             if actual != self.digest {
+                self.stream.origin().sent_wrong();
                 return Err(self.wrong(Wrong::Digest { actual }));
             }
         }

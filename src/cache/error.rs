@@ -35,6 +35,12 @@ pub enum Error {
         /// Which.
         host: Host,
     },
+    /// What may still be asked is kept for what is not cached.
+    #[error("the upstream {host} is not asked for what is cached: its rate limit is nearly used up (rate_reserve)")]
+    Sparing {
+        /// Which.
+        host: Host,
+    },
     /// The upstream took longer than a client waits.
     #[error("the upstream {host} did not answer within {} s", waited.as_secs())]
     Slow {
@@ -110,6 +116,9 @@ pub enum Wrong {
     /// The pages of a list come back to one that was there before.
     #[error("its pages run in a circle")]
     Endless,
+    /// A page that the one before it announced is not there.
+    #[error("a page that it announced is not there")]
+    Incomplete,
     /// A list that must be whole to be answered with is too long.
     #[error("it has more than {max} entries, the limit is cache.list_entries_max")]
     TooMany {
@@ -185,6 +194,7 @@ impl Error {
             Self::Upstream { source, .. } => source.kind(),
             Self::Resting { .. } => "resting",
             Self::Offline { .. } => "offline",
+            Self::Sparing { .. } => "budget",
             Self::Slow { .. } => "slow",
             Self::Wrong { .. } => "wrong",
             Self::NoRoom { .. } => "no_room",

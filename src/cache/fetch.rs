@@ -33,6 +33,9 @@ use crate::upstream::{self, BlobStream, Fetch};
 /// Wait before a cut transfer is taken up again; doubled for each attempt that gained nothing.
 const BACKOFF: Duration = Duration::from_millis(100);
 
+/// The longest `Retry-After` that is waited for while clients follow.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(5);
+
 /// A part of the blob that one stream is to bring.
 #[derive(Debug)]
 pub(super) struct Claim {
@@ -304,11 +307,11 @@ impl<'a> Fetching<'a> {
             return Ok(());
         }
         self.fruitless = if gained { 0 } else { self.fruitless + 1 };
-        if !error.is_passing() || self.fruitless > self.filler.source.mirror.policy().retries_max {
+        let may_pass = error.is_passing() || (claim.position() > 0 && may_be_taken_back(&error));
+        if !may_pass || self.fruitless > self.filler.source.mirror.policy().retries_max {
             return Err(error);
         }
-        let resting = if let Error::Resting { retry_after, .. } = error { retry_after } else { Duration::ZERO };
-        self.pause = resting.max(BACKOFF * 2u32.pow(self.fruitless.min(6)));
+        self.pause = wait_of(&error).max(BACKOFF * 2u32.pow(self.fruitless.min(6)));
         info!(%upstream, digest = %self.filler.digest, at, error = %Chain(&error), "a fill was cut and goes on");
         Ok(())
     }
@@ -353,6 +356,24 @@ impl<'a> Fetching<'a> {
         } else {
             Fetch::Between { first: claim.start, last: claim.end() - 1 }
         }
+    }
+}
+
+/// Is it a no to a part of what the upstream has begun to send? It has it, so another of its servers may say otherwise.
+fn may_be_taken_back(error: &Error) -> bool {
+    use upstream::Error::{NotFound, RateLimited, Refused};
+    let Error::Upstream { source, .. } = error else { return false };
+    matches!(source, NotFound { .. } | Refused { .. } | RateLimited { .. }) && wait_of(error) <= RETRY_AFTER_MAX
+}
+
+/// How long the upstream is to be left alone.
+fn wait_of(error: &Error) -> Duration {
+    match error {
+        Error::Resting { retry_after, .. }
+        | Error::Upstream { source: upstream::Error::RateLimited { retry_after: Some(retry_after), .. }, .. } => {
+            *retry_after
+        }
+        _ => Duration::ZERO,
     }
 }
 

@@ -8,7 +8,7 @@
 //! (removed at the next start). Every other end goes through [`Filler::settle`], which leaves or removes the file and
 //! gives back or hands on the space.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -17,18 +17,20 @@ use tracing::{debug, warn};
 use super::Source;
 use super::error::{Error, Wrong};
 use super::fetch::Fetching;
+use super::fill_turns::FillTurn;
 use super::fills::{Depot, Start};
+use super::flights::to_the_end;
 use super::incoming::UNKNOWN_STEP_BYTES;
 use super::lanes::Turn;
 use super::live::Live;
 use super::room::Reservation;
 use super::space::{Class, Holding, blocks_for};
-use crate::blobs::{self, BlobWriter, Committed, Growth, Lease, Staging};
+use crate::blobs::{self, BlobWriter, Committed, Growth, Lease, Proven, Staging};
 use crate::fault;
 use crate::metadata::{Link, Provenance};
-use crate::oci::Digest;
+use crate::oci::{Digest, RepositoryName};
 use crate::report::Chain;
-use crate::upstream::{self, BlobStream, Fetch};
+use crate::upstream::{self, BlobStream, Fetch, Origin};
 
 /// How long a fill waits for its turn; then its clients stream past the store rather than wait for other people's blobs.
 pub(super) const TURN_WAIT: Duration = Duration::from_secs(10);
@@ -47,7 +49,11 @@ pub(super) struct Filler {
     pub digest: Digest,
     /// The size that a manifest of this repository states, for upstreams that do not say.
     pub stated_bytes: Option<u64>,
+    /// The turn among all fills, for one that nobody waited for when it began.
+    pub turn: Option<FillTurn>,
     pub live: Arc<Live>,
+    /// Who sent something of it.
+    pub origins: Mutex<Vec<Origin>>,
     pub start: watch::Sender<Start>,
     pub growth: watch::Sender<Growth>,
     /// The fill's place in the table, kept until no write of it is under way any more.
@@ -60,6 +66,8 @@ struct Held {
     staging: Option<Staging>,
     /// The length the upstream announced.
     total_bytes: Option<u64>,
+    /// What was to become a blob and did not.
+    left: Left,
 }
 
 impl Filler {
@@ -67,7 +75,7 @@ impl Filler {
         let depot = Arc::clone(&self.depot);
         depot.metrics.fills_in_flight.increment(1.0);
         let reservation = Reservation::none(&depot.room, Class::Cached);
-        let mut held = Held { reservation, staging: None, total_bytes: None };
+        let mut held = Held { reservation, staging: None, total_bytes: None, left: Left::default() };
         let ended = tokio::select! {
             ended = tokio::time::timeout(depot.fill_timeout, self.fill(&mut held)) => ended.unwrap_or_else(|_| {
                 let host = self.source.mirror.host().clone();
@@ -75,6 +83,9 @@ impl Filler {
             }),
             () = depot.stopping.cancelled() => Err(Error::Stopped),
         };
+        if matches!(ended, Err(Error::Wrong { .. })) {
+            self.blame();
+        }
         self.settle(held, &ended).await;
         depot.metrics.fills_in_flight.decrement(1.0);
         self.publish(ended);
@@ -90,6 +101,7 @@ impl Filler {
         };
         self.depot.metrics.fill_ended(self.source.mirror.host().as_str(), result);
         let Err(error) = ended else { return };
+        self.live.failed(&error);
         let (upstream, repository, digest) = (self.source.mirror.host(), &self.source.canonical, &self.digest);
         match &error {
             // The mirror has said so where it was asked.
@@ -115,10 +127,10 @@ impl Filler {
     }
 
     async fn fill(&self, held: &mut Held) -> Result<Ended, Error> {
-        let Ok(turn) = tokio::time::timeout(TURN_WAIT, self.depot.fills.acquire()).await else {
+        let own_turn = if self.turn.is_some() { None } else { self.depot.fills.for_client(TURN_WAIT).await? };
+        if self.turn.as_ref().or(own_turn.as_ref()).is_none() {
             return Ok(self.bypass());
-        };
-        let _turn = turn.map_err(|_| Error::Stopped)?;
+        }
         if self.is_there_already().await? {
             return Ok(Ended::WasThere);
         }
@@ -203,7 +215,19 @@ impl Filler {
 
     pub(super) async fn open(&self, fetch: Fetch) -> Result<BlobStream, Error> {
         let mirror = &self.source.mirror;
-        mirror.ask("fetch_blob", self.source.upstream().fetch_blob(&self.source.remote, &self.digest, fetch)).await
+        let question = self.source.upstream().fetch_blob(&self.source.remote, &self.digest, fetch);
+        let stream = mirror.ask("fetch_blob", question).await?;
+        let mut origins = self.origins.lock().unwrap_or_else(PoisonError::into_inner);
+        if !origins.contains(&stream.origin()) {
+            origins.push(stream.origin());
+        }
+        drop(origins);
+        Ok(stream)
+    }
+
+    /// What came is not the blob. If several sent of it nobody knows whose part is wrong: all of them are asked last.
+    fn blame(&self) {
+        self.origins.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(Origin::sent_wrong);
     }
 
     /// Waits until the upstream may be asked for this fill.
@@ -270,35 +294,27 @@ impl Filler {
             Err(blobs::Error::Mismatch { actual, .. }) => return Err(self.wrong(Wrong::Digest { actual })),
             Err(error) => return Err(error.into()),
         };
-        let now_ms = depot.clock.now_ms();
-        let repository = &self.source.canonical;
-        let naming = async {
-            let Committed { size_bytes, stored_bytes } = proven.name().await?;
-            let recorded = depot.metadata.commit_blob(
-                repository,
-                &self.digest,
-                size_bytes,
-                stored_bytes,
-                Provenance::Cached,
-                now_ms,
-            );
-            let change = recorded.await?;
-            fault::point("fill: recorded");
-            held.staging = None;
-            let after = Holding::of_present(stored_bytes, change.after.pushed);
-            held.reservation.split_off().admit(change.before.as_ref().and_then(Holding::of), after);
-            Ok::<_, Error>(())
+        // From here on the file is not this fill's to settle: what the time limit ends is the waiting alone.
+        let landing = Landing {
+            depot: Arc::clone(depot),
+            repository: self.source.canonical.clone(),
+            digest: self.digest,
+            file: (held.staging.take(), held.reservation.split_off()),
+            left: Arc::clone(&held.left),
+            _entry: Arc::clone(&self.entry),
         };
-        depot.room.name(&self.digest, naming).await
+        to_the_end(landing.land(proven)).await.unwrap_or(Err(Error::Stopped))
     }
 
     /// What a fill that did not become a blob leaves: bytes worth continuing with, or nothing.
     async fn settle(&self, held: Held, ended: &Result<Ended, Error>) {
-        let Held { reservation, staging: Some(staging), .. } = held else { return };
-        // What is left of the file is measured next: no write may be under way then.
+        // What is left of the file is measured next: no write may be under way then, nor its naming.
         while Arc::strong_count(&self.entry) > 1 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
+        let left = held.left.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let (staging, reservation) = left.unwrap_or((held.staging, held.reservation));
+        let Some(staging) = staging else { return };
         // What is wrong already does not get right by being continued, and what has no room blocks room.
         let is_worth_keeping = match ended {
             Ok(_) | Err(Error::Wrong { .. } | Error::NoRoom { .. } | Error::OverQuota { .. }) => false,
@@ -315,5 +331,41 @@ impl Filler {
         let stored_bytes = staging.allocated_bytes().await.unwrap_or(reservation.bytes());
         reservation.leave_partial(self.digest, stored_bytes);
         fault::point("fill: left to be continued");
+    }
+}
+
+/// Proven bytes on the way to being a blob: file, row and ledger change together, whoever stops waiting for it.
+struct Landing {
+    depot: Arc<Depot>,
+    repository: RepositoryName,
+    digest: Digest,
+    file: (Option<Staging>, Reservation),
+    /// Where the fill finds the file again if it has not become a blob.
+    left: Left,
+    /// The fill's place in the table, so that the fill does not end before this.
+    _entry: Lease,
+}
+
+type Left = Arc<Mutex<Option<(Option<Staging>, Reservation)>>>;
+
+impl Landing {
+    async fn land(self, proven: Proven) -> Result<(), Error> {
+        let Self { depot, repository, digest, file: (staging, mut reservation), left, _entry } = self;
+        let now_ms = depot.clock.now_ms();
+        let naming = async {
+            let Committed { size_bytes, stored_bytes } = proven.name().await?;
+            let cached = Provenance::Cached;
+            let recorded = depot.metadata.commit_blob(&repository, &digest, size_bytes, stored_bytes, cached, now_ms);
+            let change = recorded.await?;
+            fault::point("fill: recorded");
+            let after = Holding::of_present(stored_bytes, change.after.pushed);
+            reservation.split_off().admit(change.before.as_ref().and_then(Holding::of), after);
+            Ok::<_, Error>(())
+        };
+        let named = depot.room.name(&digest, naming).await;
+        if named.is_err() {
+            *left.lock().unwrap_or_else(PoisonError::into_inner) = Some((staging, reservation));
+        }
+        named
     }
 }

@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use super::Source;
 use super::error::Error;
 use super::fill::Filler;
+use super::fill_turns::{FillTurn, FillTurns};
 use super::flights::Role;
 use super::live::{FillView, Live, Priority};
 use super::mirror::Mirror;
@@ -35,8 +36,8 @@ pub struct Depot {
     pub clock: Clock,
     /// The counters.
     pub metrics: Metrics,
-    /// Fills that may run at once; more wait for their turn.
-    pub fills: Semaphore,
+    /// The turns of the fills: more wait.
+    pub fills: Arc<FillTurns>,
     /// Tags that may be confirmed ahead of their time at once.
     pub refreshes: Arc<Semaphore>,
     /// How long one fill may take in all.
@@ -110,8 +111,21 @@ impl Fill {
         self.live.view(self.digest, self.repository.clone(), self.mirror.host().clone())
     }
 
+    /// Waits for its end, and tells what it came to: the blob is in the store, or why not.
+    pub(super) async fn outcome(&self) -> Result<(), Error> {
+        self.ended().await;
+        if self.is_committed() {
+            return Ok(());
+        }
+        match &*self.start.borrow() {
+            Start::Failed(error) => Err(error.clone()),
+            Start::Bypass => Err(Error::NoRoom { bytes: self.live.total_bytes().unwrap_or(0) }),
+            Start::Waiting | Start::Ready { .. } => Err(self.live.failure().unwrap_or(Error::Stopped)),
+        }
+    }
+
     /// Did it end with the blob in the store?
-    pub(super) fn is_committed(&self) -> bool {
+    fn is_committed(&self) -> bool {
         matches!(*self.growth.borrow(), Growth::Verified { .. })
     }
 
@@ -172,16 +186,22 @@ impl Fills {
 
     /// Joins the fill of a blob, starting one if there is none. It runs on the server's account from then on.
     pub fn join(&self, source: &Source, digest: Digest, stated_bytes: Option<u64>) -> (Arc<Fill>, Role) {
-        let (fill, role) = self.find_or_start(source, digest, stated_bytes, Priority::Client);
+        let (fill, role) = self.find_or_start(source, digest, stated_bytes, Priority::Client, None);
         if role == Role::Followed && fill.live.raise() {
             fill.mirror.lanes().raise(fill.live.who);
         }
         (fill, role)
     }
 
-    /// As [`Fills::join`], for nobody yet.
-    pub(super) fn prefetch(&self, source: &Source, digest: Digest, stated_bytes: Option<u64>) -> (Arc<Fill>, Role) {
-        self.find_or_start(source, digest, stated_bytes, Priority::Prefetch)
+    /// As [`Fills::join`], for nobody yet: a turn that no client wants has to be there first.
+    pub(super) fn prefetch(
+        &self,
+        source: &Source,
+        digest: Digest,
+        stated_bytes: Option<u64>,
+        turn: FillTurn,
+    ) -> (Arc<Fill>, Role) {
+        self.find_or_start(source, digest, stated_bytes, Priority::Prefetch, Some(turn))
     }
 
     /// Runs a job beside the fills, until they are stopped.
@@ -196,6 +216,7 @@ impl Fills {
         digest: Digest,
         stated_bytes: Option<u64>,
         priority: Priority,
+        turn: Option<FillTurn>,
     ) -> (Arc<Fill>, Role) {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(fill) = table.get(&digest) {
@@ -216,7 +237,8 @@ impl Fills {
         drop(table);
         let entry = Arc::new(Entry { table: Arc::clone(&self.table), digest });
         let (depot, source) = (Arc::clone(&self.depot), source.clone());
-        let filler = Filler { depot, source, digest, stated_bytes, live, start, growth, entry };
+        let origins = Mutex::default();
+        let filler = Filler { depot, source, digest, stated_bytes, turn, live, origins, start, growth, entry };
         // The fill belongs to the server, not to the client that asked first.
         self.running.spawn(filler.run());
         (fill, Role::Led)

@@ -67,6 +67,12 @@ impl Lanes {
     pub fn new(host: Host, limits: LaneLimits, metrics: Metrics) -> Arc<Self> {
         let turns = Line::new(Turns::new(limits.connections_max.max(1)));
         let pace = limits.bytes_per_second_max.map(|rate| Line::new(Pace::new(rate)));
+        let upstream = host.as_str();
+        metrics.upstream_limit(upstream, "connections_max", limits.connections_max as u64);
+        limits
+            .bytes_per_second_max
+            .into_iter()
+            .for_each(|rate| metrics.upstream_limit(upstream, "bandwidth_max", rate));
         Arc::new(Self { host, metrics, turns, pace, since: Instant::now() })
     }
 
@@ -108,7 +114,8 @@ impl Lanes {
     /// Waits until bytes that came may be taken.
     pub async fn pass(&self, who: Who, priority: Priority, bytes: u64) {
         let Some(pace) = &self.pace else { return };
-        let line = || pace.lock().unwrap_or_else(PoisonError::into_inner);
+        let (line, started) = (|| pace.lock().unwrap_or_else(PoisonError::into_inner), Instant::now());
+        let mut has_waited = false;
         let (ticket, mut told) = {
             let mut line = line();
             let ticket = line.queue.ask(who, priority, bytes);
@@ -131,9 +138,13 @@ impl Lanes {
                     }
                 }
             };
-            if tokio::time::timeout(wait, &mut told).await.is_ok() {
+            if told.try_recv().is_ok() || tokio::time::timeout(wait, &mut told).await.is_ok() {
+                if has_waited {
+                    self.metrics.bandwidth_waited(self.host.as_str(), priority.as_str(), started.elapsed());
+                }
                 return;
             }
+            has_waited = true;
         }
     }
 

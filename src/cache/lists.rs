@@ -22,6 +22,7 @@ use super::flights::{Flights, Role};
 use super::freshness::{Asking, Decision, Policy, TagState, decide};
 use super::manifests::fetched_by;
 use super::outcome::Outcome;
+use super::revalidate::INSISTING_WAIT;
 use super::{HEADERS_WITHIN, Mirror, Source};
 use crate::oci::{Algorithm, Digest, Reference, Referrer, RepositoryName, Tag};
 use crate::report::Chain;
@@ -88,18 +89,23 @@ impl Lists {
         Arc::new(Self { depot, limits, tags: Flights::default(), referrers: Flights::default(), negatives })
     }
 
-    /// The tags of an upstream's repository.
-    pub async fn tags(self: &Arc<Self>, source: &Source) -> Result<Listed<String>, Error> {
+    /// The tags of an upstream's repository. With `confirm_now` the upstream is asked, however fresh they are.
+    pub async fn tags(self: &Arc<Self>, source: &Source, confirm_now: bool) -> Result<Listed<String>, Error> {
         let key = (source.canonical.clone(), None);
-        let policy = freshness(&source.mirror, source.mirror.policy().revalidate_lists_after);
+        let policy = freshness(&source.mirror, source.mirror.policy().revalidate_lists_after, confirm_now);
         let question = ask_tags(source.clone(), self.limits.entries_max).boxed();
         self.answer(&self.tags, source, key, policy, WHOLE_WITHIN, question).await
     }
 
     /// What is attached to a manifest of an upstream's repository.
-    pub async fn referrers(self: &Arc<Self>, source: &Source, subject: &Digest) -> Result<Listed<Referrer>, Error> {
+    pub async fn referrers(
+        self: &Arc<Self>,
+        source: &Source,
+        subject: &Digest,
+        confirm_now: bool,
+    ) -> Result<Listed<Referrer>, Error> {
         let key = (source.canonical.clone(), Some(*subject));
-        let policy = freshness(&source.mirror, source.mirror.policy().revalidate_after);
+        let policy = freshness(&source.mirror, source.mirror.policy().revalidate_after, confirm_now);
         let question = ask_referrers(source.clone(), *subject, self.limits.entries_max).boxed();
         self.answer(&self.referrers, source, key, policy, HEADERS_WITHIN, question).await
     }
@@ -117,13 +123,19 @@ impl Lists {
         let kept = self.find::<T>(&key).await?;
         let decision = decide(kept.as_ref().map(|(_, state)| *state), &policy, now_ms);
         let offline = || Error::Offline { host: source.mirror.host().clone() };
+        let sparing = || Error::Sparing { host: source.mirror.host().clone() };
         let (wait, may_serve_stale) = match decision {
             Decision::Fresh => return Ok(listed(kept.map(|(kept, _)| kept), Outcome::Hit, None)),
-            Decision::ServeStale => return Ok(self.stale(source, kept, offline())),
+            Decision::ServeStale if policy.asking == Asking::Never => return Ok(self.stale(source, kept, offline())),
+            Decision::ServeStale => return Ok(self.stale(source, kept, sparing())),
             Decision::Unavailable => return Err(offline()),
+            Decision::Revalidate { may_serve_stale: true } if policy.asking == Asking::Now => (INSISTING_WAIT, true),
             Decision::Revalidate { may_serve_stale: true } => (source.mirror.policy().stale_after_wait, true),
             Decision::Revalidate { may_serve_stale: false } | Decision::Fetch => (patience, false),
         };
+        if policy.asking == Asking::Now {
+            self.negatives.invalidate(&key);
+        }
         if let Some((_, absence)) = self.negatives.get(&key).filter(|(until_ms, _)| now_ms < *until_ms) {
             return match absence {
                 None => Ok(listed(None, Outcome::Hit, None)),
@@ -158,7 +170,8 @@ impl Lists {
         policy: Policy,
         question: Question<T>,
     ) -> Answer<T> {
-        if let Some((kept, state)) = self.find::<T>(&key).await?
+        if policy.asking != Asking::Now
+            && let Some((kept, state)) = self.find::<T>(&key).await?
             && decide(Some(state), &policy, self.depot.clock.now_ms()) == Decision::Fresh
         {
             return Ok(kept);
@@ -211,9 +224,8 @@ trait Entry: Clone + Serialize + DeserializeOwned + Send + Sync + 'static {}
 impl Entry for String {}
 impl Entry for Referrer {}
 
-fn freshness(mirror: &Mirror, revalidate_after: Duration) -> Policy {
-    let policy = mirror.policy();
-    let asking = if policy.offline { Asking::Never } else { Asking::Usual };
+fn freshness(mirror: &Mirror, revalidate_after: Duration, confirm_now: bool) -> Policy {
+    let (policy, asking) = (mirror.policy(), mirror.asking(confirm_now));
     Policy { revalidate_after, stale_for: policy.stale_for, immutable: false, asking }
 }
 
@@ -272,7 +284,8 @@ async fn ask_tags(source: Source, entries_max: usize) -> Result<Kept<String>, Er
         let tags = page.tags.iter().map(ToString::to_string);
         match gathering.add(tags, page.next_query.take(), &source, "tags")? {
             Next::Page(next) => {
-                page = mirror.ask("list_tags", upstream.list_more_tags(&source.remote, &next)).await?;
+                let more = mirror.ask("list_tags", upstream.list_more_tags(&source.remote, &next)).await;
+                page = more.map_err(|error| not_absent(error, &source, "tags"))?;
             }
             Next::End => break,
             Next::TooLong => return Ok(Kept { is_whole: false, entries: Vec::new() }),
@@ -294,6 +307,7 @@ async fn ask_referrers(source: Source, subject: Digest, entries_max: usize) -> R
             Err(error) if next.is_none() && says_there_is_no_api(&error) => {
                 return ask_by_tag_schema(&source, &subject).await;
             }
+            Err(error) if next.is_some() => return Err(not_absent(error, &source, "referrers")),
             answer => answer?,
         };
         match gathering.add(page.referrers, page.next, &source, "referrers")? {
@@ -302,6 +316,11 @@ async fn ask_referrers(source: Source, subject: Digest, entries_max: usize) -> R
             Next::TooLong => return Err(wrong(&source, "referrers", Wrong::TooMany { max: entries_max })),
         }
     }
+}
+
+/// A later page that is not found does not say that there is no list.
+fn not_absent(error: Error, source: &Source, what: &str) -> Error {
+    if error.is_not_found() { wrong(source, what, Wrong::Incomplete) } else { error }
 }
 
 fn says_there_is_no_api(error: &Error) -> bool {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use super::error::Error;
 use super::lanes::new_who;
 use super::turns::Who;
 use crate::oci::{Digest, Host, RepositoryName};
@@ -69,6 +70,7 @@ pub(super) struct Live {
     total_bytes: OnceLock<u64>,
     pieces: AtomicUsize,
     rate: Mutex<Rate>,
+    failure: OnceLock<Error>,
     /// A clone for every reader.
     readers: Arc<()>,
 }
@@ -84,6 +86,7 @@ impl Live {
             total_bytes: OnceLock::new(),
             pieces: AtomicUsize::new(0),
             rate: Mutex::new(Rate::new(Instant::now())),
+            failure: OnceLock::new(),
             readers: Arc::default(),
         })
     }
@@ -124,6 +127,21 @@ impl Live {
         }
     }
 
+    /// Length of the blob, once somebody has told.
+    pub fn total_bytes(&self) -> Option<u64> {
+        self.total_bytes.get().copied()
+    }
+
+    /// It ended without the blob.
+    pub fn failed(&self, error: &Error) {
+        self.failure.get_or_init(|| error.clone());
+    }
+
+    /// Why it ended without the blob, if it has.
+    pub fn failure(&self) -> Option<Error> {
+        self.failure.get().cloned()
+    }
+
     /// An answer is being read for as long as what this returns lives.
     pub fn piece(self: &Arc<Self>) -> PieceUnderWay {
         self.pieces.fetch_add(1, Ordering::Relaxed);
@@ -142,7 +160,7 @@ impl Live {
             source: upstream.to_string(),
             upstream,
             received_bytes: self.received_bytes.load(Ordering::Relaxed),
-            total_bytes: self.total_bytes.get().copied(),
+            total_bytes: self.total_bytes(),
             bytes_per_second: self.rate.lock().unwrap_or_else(PoisonError::into_inner).at(Instant::now()),
             readers: Arc::strong_count(&self.readers) - 1,
             started_ms: self.started_ms,

@@ -151,6 +151,12 @@ impl Manifests {
         self.negatives.get(key).filter(|(until_ms, _)| now_ms < *until_ms).map(|(_, error)| error)
     }
 
+    /// Somebody insists on the upstream's word: what it said is not taken for that. When it may be asked again is up to its
+    /// accounts, which know what it said of the rate.
+    pub(super) fn forget_no(&self, key: &Key) {
+        self.negatives.invalidate(key);
+    }
+
     /// Takes note of a no: "there is no such thing", "you may not", "not so often". Outages are the breaker's, and what one
     /// caller may not another one may.
     pub(super) fn remember(&self, source: &Source, reference: &Reference, error: &Error) {
@@ -166,8 +172,20 @@ impl Manifests {
     }
 
     pub(super) async fn ask_for(&self, source: &Source, reference: &Reference) -> Result<FetchedManifest, Error> {
-        let mirror = &source.mirror;
-        mirror.ask("fetch_manifest", source.upstream().fetch_manifest(&source.remote, reference)).await
+        let (mirror, upstream) = (&source.mirror, source.upstream());
+        let mut others = upstream.n_sources() - 1;
+        loop {
+            let fetched = mirror.ask("fetch_manifest", upstream.fetch_manifest(&source.remote, reference)).await?;
+            if is_as_asked(reference, &fetched) {
+                return Ok(fetched);
+            }
+            fetched.origin.sent_wrong();
+            // Whoever has this one says what is wrong with it.
+            if others == 0 {
+                return Ok(fetched);
+            }
+            others -= 1;
+        }
     }
 
     pub(super) async fn fetch_now(&self, source: &Source, reference: &Reference) -> Result<Arc<StoredManifest>, Error> {
@@ -255,6 +273,15 @@ impl Manifests {
 /// How a client sees a transfer that it started or joined.
 pub(super) fn fetched_by(role: Role) -> Outcome {
     if role == Role::Led { Outcome::Miss } else { Outcome::Coalesced }
+}
+
+fn is_as_asked(reference: &Reference, fetched: &FetchedManifest) -> bool {
+    let expected = match reference {
+        Reference::Digest(digest) => *digest,
+        Reference::Tag(_) => claimed(fetched),
+    };
+    Digest::of(expected.algorithm(), &fetched.bytes) == expected
+        && Manifest::parse(&fetched.bytes, fetched.content_type.as_deref()).is_ok()
 }
 
 /// What a manifest that was asked for by tag is to be held against: the upstream's word, or itself.

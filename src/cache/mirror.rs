@@ -50,7 +50,9 @@ pub struct Policy {
     pub piece_bytes: u64,
     /// On the transfers of blobs together.
     pub lanes: LaneLimits,
-    /// Blobs fetched before they are asked for, at a time; 0 for none.
+    /// Fetch what a pull will ask for before it does.
+    pub prefetches: bool,
+    /// Blobs fetched before they are asked for, at a time.
     pub prefetch_max: usize,
     /// Never ask.
     pub offline: bool,
@@ -134,12 +136,17 @@ impl Mirror {
             revalidate_after: rule.map_or(self.policy.revalidate_after, |(_, time)| *time),
             stale_for: self.policy.stale_for,
             immutable: self.policy.immutable_tags.is_match(tag.as_str()),
-            asking: match () {
-                () if self.policy.offline => Asking::Never,
-                () if confirm_now => Asking::Now,
-                () if self.is_sparing() => Asking::Sparing,
-                () => Asking::Usual,
-            },
+            asking: self.asking(confirm_now),
+        }
+    }
+
+    /// Whether it may be asked about what is cached, for a client that insists on its word or one that does not.
+    pub fn asking(&self, confirm_now: bool) -> Asking {
+        match () {
+            () if self.policy.offline => Asking::Never,
+            () if confirm_now => Asking::Now,
+            () if self.is_sparing() => Asking::Sparing,
+            () => Asking::Usual,
         }
     }
 

@@ -14,6 +14,7 @@ use moka::sync::Cache;
 use tokio::sync::Semaphore;
 use tracing::debug;
 
+use super::error::Error;
 use super::fills::{Fill, Fills};
 use super::flights::Role;
 use super::memory::StoredManifest;
@@ -60,7 +61,7 @@ impl Prefetch {
     pub fn manifest_got(&self, source: &Source, manifest: &StoredManifest) {
         let key = (source.canonical.clone(), manifest.digest);
         let is_image = manifest.media_type.kind().is_some_and(|kind| !kind.is_index());
-        if source.mirror.policy().prefetch_max == 0 || !is_image || self.images.contains_key(&key) {
+        if !source.mirror.policy().prefetches || !is_image || self.images.contains_key(&key) {
             return;
         }
         let Ok(parsed) = Manifest::parse(&manifest.bytes, Some(manifest.media_type.as_str())) else { return };
@@ -76,7 +77,7 @@ impl Prefetch {
     /// A client asks for a whole blob: if it is a layer of an expected image, the others are fetched. `fill` is what brings
     /// the blob, unless it is here: nothing gets in line before it.
     pub fn blob_got(self: &Arc<Self>, source: &Source, digest: &Digest, fill: Option<Arc<Fill>>) {
-        if source.mirror.policy().prefetch_max == 0 {
+        if !source.mirror.policy().prefetches {
             return;
         }
         let Some(image) = self.layers.get(&(source.canonical.clone(), *digest)) else { return };
@@ -123,23 +124,44 @@ impl Prefetch {
             Ok(_) => false,
             Err(_) => return false,
         };
-        // The last turn among the fills is a client's.
-        if is_here || depot.fills.available_permits() <= 1 {
+        if is_here {
             return true;
         }
-        let (fill, role) = self.fills.prefetch(source, blob.digest, Some(blob.size_bytes));
+        // Who pulls the image comes for it sooner than a turn would.
+        let Some(turn) = depot.fills.try_ahead() else { return true };
+        let (fill, role) = self.fills.prefetch(source, blob.digest, Some(blob.size_bytes), turn);
         if role == Role::Followed {
             return true;
         }
-        fill.ended().await;
-        let result = if fill.is_committed() { "committed" } else { "failed" };
+        let ended = fill.outcome().await;
+        let result = if ended.is_ok() { "committed" } else { "failed" };
         depot.metrics.prefetched(source.mirror.host().as_str(), result);
-        fill.is_committed()
+        ended.is_ok()
+    }
+
+    /// Fetches one blob for somebody who can wait: behind everything that a client waits for, and beside what is prefetched
+    /// of its upstream. It goes on when nobody waits any more.
+    pub async fn bring(&self, source: &Source, blob: &Descriptor) -> Result<Role, Error> {
+        let slots = self.slots(&source.mirror);
+        let _slot = slots.acquire().await.map_err(|_| Error::Stopped)?;
+        let mut others = source.upstream().n_sources() - 1;
+        loop {
+            let turn = self.fills.depot().fills.ahead().await;
+            let (fill, role) = self.fills.prefetch(source, blob.digest, Some(blob.size_bytes), turn);
+            match fill.outcome().await {
+                Ok(()) => return Ok(role),
+                // Another upstream's failure is not ours: then our own is asked.
+                Err(_) if fill.repository != source.canonical => {}
+                // Who sent it is asked last now.
+                Err(Error::Wrong { .. }) if others > 0 => others -= 1,
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     fn slots(&self, mirror: &Mirror) -> Arc<Semaphore> {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = || Arc::new(Semaphore::new(mirror.policy().prefetch_max));
+        let new = || Arc::new(Semaphore::new(mirror.policy().prefetch_max.max(1)));
         Arc::clone(slots.entry(mirror.host().clone()).or_insert_with(new))
     }
 }

@@ -18,7 +18,7 @@ use crate::metadata::{Provenance, TagRow};
 use crate::oci::{Digest, Reference, Tag};
 
 /// How long the upstream's word is waited for on behalf of who insists on it and can be given the cached answer.
-const INSISTING_WAIT: Duration = Duration::from_secs(10);
+pub(super) const INSISTING_WAIT: Duration = Duration::from_secs(10);
 /// Why a tag is served stale although the upstream was not asked; otherwise the reason is the kind of its error.
 pub(super) const OFFLINE: &str = "offline";
 pub(super) const BUDGET: &str = "budget";
@@ -71,6 +71,9 @@ impl Manifests {
         tag: &Tag,
         confirm_now: bool,
     ) -> Result<PulledManifest, Error> {
+        if confirm_now {
+            self.forget_no(&(source.canonical.clone(), Reference::Tag(tag.clone())));
+        }
         let row = self.find_tag(&source.canonical, tag).await?;
         let state = row.as_ref().map(|row| TagState { checked_ms: row.checked_ms });
         let policy = source.mirror.freshness(tag, confirm_now);

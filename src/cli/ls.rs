@@ -6,9 +6,10 @@ use globset::GlobMatcher;
 use http::Method;
 use serde::Serialize;
 
+use super::sizes::size;
 use super::steer::{Question, Steering, at_rest, block_on};
 use super::table;
-use super::why::text::{distance, size};
+use super::why::text::distance;
 use crate::clock::Clock;
 use crate::config::{Config, units};
 use crate::http::admin::Moment;

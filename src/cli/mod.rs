@@ -11,9 +11,11 @@ pub mod rm;
 pub mod scrub;
 pub mod serve;
 pub mod setup;
+mod sizes;
 mod steer;
 mod table;
 mod upstreams;
+pub mod warm;
 pub mod why;
 
 use std::process::ExitCode;
@@ -78,6 +80,13 @@ enum Command {
         #[command(flatten)]
         flags: ServeFlags,
     },
+    /// Have a running server bring references into its cache, before they are pulled.
+    Warm {
+        #[command(flatten)]
+        arguments: warm::Arguments,
+        #[command(flatten)]
+        flags: ServeFlags,
+    },
     /// Look through a store at rest for damage, and repair it.
     Scrub {
         #[command(flatten)]
@@ -135,6 +144,9 @@ pub fn main() -> ExitCode {
         Command::Retention { arguments, flags } => {
             with_config(&flags, |loaded| retention::run(&loaded.config, &arguments, &mut std::io::stdout().lock()))
         }
+        Command::Warm { arguments, flags } => with_config(&flags, |loaded| {
+            warm::run(&loaded.config, &arguments, &mut std::io::stdout().lock(), &mut std::io::stderr().lock())
+        }),
         Command::Scrub { arguments, flags } => {
             with_config(&flags, |loaded| scrub::run(&loaded.config, &arguments, &mut std::io::stdout().lock()))
         }

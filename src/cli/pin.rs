@@ -6,9 +6,9 @@ use anyhow::bail;
 use clap::ArgGroup;
 use http::Method;
 
+use super::sizes::size;
 use super::steer::{Question, Steering, at_rest, block_on, change_at_rest};
 use super::table;
-use super::why::text::size;
 use crate::config::Config;
 use crate::http::admin::pins::{Changed, Pins};
 use crate::oci::WrittenReference;

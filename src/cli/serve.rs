@@ -19,7 +19,8 @@ use crate::blobs::Blobs;
 use crate::cache::quotas::{Quota, Quotas};
 use crate::cache::space::Limits;
 use crate::cache::{
-    Depot, LaneLimits, ListLimits, Memory, Mirror, Policy, Room, ScrubOptions, Visibility, learn_names, recorded_names,
+    Depot, FillTurns, LaneLimits, ListLimits, Memory, Mirror, Policy, Room, ScrubOptions, Visibility, learn_names,
+    recorded_names,
 };
 use crate::clock::Clock;
 use crate::config::{self, Config, LoadedConfig, LogFormat, OnUpstream404};
@@ -151,13 +152,14 @@ pub async fn open(config: &Config, clock: Clock) -> anyhow::Result<Opened> {
         metrics.clone(),
     )
     .await?;
+    metrics.limit("fills_max", config.cache.fills_max as u64);
     let depot = Arc::new(Depot {
         metadata: metadata.clone(),
         blobs,
         room,
         clock: clock.clone(),
         metrics: metrics.clone(),
-        fills: Semaphore::new(config.cache.fills_max),
+        fills: FillTurns::new(config.cache.fills_max),
         refreshes: Arc::new(Semaphore::new(config.cache.refresh_ahead_max)),
         fill_timeout: config.cache.fill_timeout,
         stopping: CancellationToken::new(),
@@ -282,10 +284,8 @@ fn mirror(
             connections_max: configured.connections_max,
             bytes_per_second_max: configured.bandwidth_max_bytes,
         },
-        prefetch_max: match configured.prefetch {
-            config::Prefetch::OnPull => configured.prefetch_max,
-            config::Prefetch::Off => 0,
-        },
+        prefetches: configured.prefetch == config::Prefetch::OnPull,
+        prefetch_max: configured.prefetch_max,
         offline: config.offline,
         visibility: match configured.visibility {
             config::Visibility::Passthrough => Visibility::Passthrough {

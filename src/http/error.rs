@@ -165,7 +165,7 @@ impl ApiError {
             CacheError::NoRoom { .. } => {
                 Self::new(StatusCode::INSUFFICIENT_STORAGE, ErrorCode::StorageFull, message).retry_after(None)
             }
-            CacheError::Offline { .. } | CacheError::Stopped => {
+            CacheError::Offline { .. } | CacheError::Sparing { .. } | CacheError::Stopped => {
                 unavailable(StatusCode::SERVICE_UNAVAILABLE, message).retry_after(None)
             }
             CacheError::Limits(source) => Self::internal(source, request_id),

@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::digest::{Digest, DigestInvalid, shorten};
 use super::media_type::{ManifestKind, MediaType};
+use super::platform::Platform;
 
 /// Descriptors in one manifest beyond which it is refused: more than any image has, less than hurts.
 const DESCRIPTORS_MAX: usize = 16_384;
@@ -21,6 +22,8 @@ pub struct Descriptor {
     pub size_bytes: u64,
     /// The content is offered elsewhere and need not be in this registry.
     pub is_foreign: bool,
+    /// What it runs on, if the manifest says so: said of the children of an index.
+    pub platform: Option<Platform>,
 }
 
 /// What a registry has to know of a manifest.
@@ -112,6 +115,9 @@ struct RawDescriptor {
     size: u64,
     #[serde(default)]
     urls: Option<Vec<String>>,
+    /// Read as far as it makes sense: a manifest is not refused for what only some clients look at.
+    #[serde(default)]
+    platform: Option<serde_json::Value>,
 }
 
 impl Manifest {
@@ -205,7 +211,13 @@ fn parse_descriptor(raw: RawDescriptor) -> Result<Descriptor, ManifestInvalid> {
         media_type,
         digest: raw.digest.parse().map_err(ManifestInvalid::Digest)?,
         size_bytes: raw.size,
+        platform: raw.platform.as_ref().and_then(platform_of),
     })
+}
+
+fn platform_of(raw: &serde_json::Value) -> Option<Platform> {
+    let text = |key: &str| raw[key].as_str().filter(|text| !text.is_empty());
+    Some(Platform::new(text("os")?, text("architecture")?, text("variant")))
 }
 
 #[cfg(test)]

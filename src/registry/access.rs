@@ -19,8 +19,7 @@ impl Registry {
 
     /// Is the repository one of an upstream whose content is not for everyone?
     pub(super) fn is_guarded(&self, name: &RepositoryName) -> bool {
-        let first = name.split_first().map(|(first, _)| first);
-        self.guarded.iter().any(|host| Some(host.as_str()) == first)
+        super::is_guarded(&self.guarded, name)
     }
 
     /// Those of these repositories that show what they have to whoever asks.

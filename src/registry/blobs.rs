@@ -1,6 +1,9 @@
 //! Blobs: pulling, asking for, deleting (distribution-spec, "Pulling blobs", "Deleting blobs").
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::warn;
 
 use super::error::Error;
 use super::routing::Target;
@@ -10,10 +13,14 @@ use crate::cache::{self, Bypass, Fill, Outcome, Pin, Probe, Role, Source, Start}
 use crate::fault;
 use crate::metadata::{BlobRow, Link, Provenance};
 use crate::oci::{ByteRange, Digest, RangeRequest, RepositoryName};
+use crate::report::Chain;
 
 /// How far ahead of a fill a range may begin to be served by it; beyond, it is asked of the upstream by itself, so that lazy
 /// pullers never wait behind the rest of a large layer.
 const COVERED_SOON_BYTES: u64 = 16 << 20;
+
+/// How long a client waits for the check of a blob that it doubts.
+const LOOK_AFTER_WITHIN: Duration = Duration::from_secs(10);
 
 /// Where a blob's bytes come from.
 #[derive(Debug)]
@@ -63,13 +70,26 @@ impl Registry {
         digest: &Digest,
         range: Option<RangeRequest>,
     ) -> Result<PulledBlob, Error> {
-        match self.place(target, Probe::Blob(*digest)).await? {
+        let place = self.place(target, Probe::Blob(*digest)).await?;
+        if target.caller.insists {
+            self.look_after(digest).await;
+        }
+        match place {
             Place::Local(name) => self.local_blob(&name, digest, range).await,
             Place::Mirror(source) => self.mirrored_blob(&source, digest, range).await,
             Place::Overlay(name, source) => match self.local_blob(&name, digest, range).await {
                 Err(Error::BlobUnknown { .. }) => self.mirrored_blob(&source, digest, range).await,
                 answer => answer,
             },
+        }
+    }
+
+    /// Somebody does not believe the stored bytes: they are digested again, and set aside if they are damaged. A blob too
+    /// long for that is given as it is, and looked after meanwhile.
+    async fn look_after(&self, digest: &Digest) {
+        let checked = tokio::time::timeout(LOOK_AFTER_WITHIN, self.verifier.verify_now(*digest)).await;
+        if let Ok(Err(error)) = checked {
+            warn!(%digest, error = %Chain(&error), "a blob that a reader doubts could not be checked");
         }
     }
 
@@ -241,7 +261,7 @@ impl Registry {
         Ok(PulledBlob { content: Content::Bypass(Box::new(bypass)), size_bytes, range, outcome: Outcome::Bypass })
     }
 
-    async fn prove_and_link(&self, source: &Source, digest: &Digest) -> Result<(), Error> {
+    pub(super) async fn prove_and_link(&self, source: &Source, digest: &Digest) -> Result<(), Error> {
         self.proofs.head(source, digest).await.map_err(Error::cache(&source.canonical))?;
         let depot = self.depot();
         depot.metadata.link_blob(&source.canonical, digest, Provenance::Cached, depot.clock.now_ms()).await?;
@@ -250,7 +270,7 @@ impl Registry {
 
     /// Opens a blob whose row says it is there. `None` if its bytes are lost, which is recorded then: what is cached is
     /// fetched again.
-    async fn open(&self, row: &BlobRow, pin: Pin) -> Result<Option<BlobReader>, Error> {
+    pub(super) async fn open(&self, row: &BlobRow, pin: Pin) -> Result<Option<BlobReader>, Error> {
         match self.depot().blobs.open(row.digest, row.size_bytes).await {
             Ok(Some(reader)) => {
                 let standing = pin.standing();

@@ -185,7 +185,8 @@ impl<'a> Grounds<'a> {
     }
 
     async fn private(&self, route: &Route) -> Result<Option<RepositoryName>, Error> {
-        for name in &route.private {
+        let guarded = super::guarded(self.mirrors);
+        for name in super::private_names(route, &guarded) {
             if self.metadata.repository(name).await?.is_some_and(|row| row.private) {
                 return Ok(Some(name.clone()));
             }

@@ -123,7 +123,11 @@ impl Registry {
     }
 
     /// Where pushed tags are laid over an upstream's, a tag that came from there is the upstream's to answer for.
-    async fn pushed_manifest(&self, name: &RepositoryName, reference: &Reference) -> Result<PulledManifest, Error> {
+    pub(super) async fn pushed_manifest(
+        &self,
+        name: &RepositoryName,
+        reference: &Reference,
+    ) -> Result<PulledManifest, Error> {
         if let Reference::Tag(tag) = reference {
             let row = self.manifests.find_tag(name, tag).await.map_err(Error::cache(name))?;
             if row.is_none_or(|row| !row.provenance.is_pushed()) {
@@ -133,7 +137,11 @@ impl Registry {
         self.local_manifest(name, reference).await
     }
 
-    async fn local_manifest(&self, name: &RepositoryName, reference: &Reference) -> Result<PulledManifest, Error> {
+    pub(super) async fn local_manifest(
+        &self,
+        name: &RepositoryName,
+        reference: &Reference,
+    ) -> Result<PulledManifest, Error> {
         let failed = |error| Error::cache(name)(error);
         let unknown = || Error::ManifestUnknown { name: name.clone(), reference: reference.clone() };
         let digest = match reference {
@@ -151,7 +159,7 @@ impl Registry {
         }
     }
 
-    async fn mirrored_manifest(
+    pub(super) async fn mirrored_manifest(
         &self,
         source: &Source,
         reference: &Reference,

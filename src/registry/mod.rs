@@ -14,6 +14,7 @@ pub mod routing;
 mod sessions;
 mod tags;
 mod uploads;
+pub mod warm;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -133,6 +134,29 @@ fn source(mirrored: routing::Mirrored, mirrors: &HashMap<Host, Arc<Mirror>>) -> 
     Source { mirror, canonical: mirrored.canonical, remote: mirrored.remote, caller: None }
 }
 
+/// Upstreams whose content is not for everyone.
+fn guarded(mirrors: &HashMap<Host, Arc<Mirror>>) -> Vec<Host> {
+    let guarded = mirrors.values().filter(|mirror| mirror.policy().visibility != Visibility::Everyone);
+    guarded.map(|mirror| mirror.host().clone()).collect()
+}
+
+fn is_guarded(guarded: &[Host], name: &RepositoryName) -> bool {
+    let first = name.split_first().map(|(first, _)| first);
+    guarded.iter().any(|host| Some(host.as_str()) == first)
+}
+
+/// The names under which pushed content would answer. What an upstream guards is not reached by a spelling that means
+/// another one, which does not guard it.
+fn private_names<'a>(route: &'a routing::Route, guarded: &'a [Host]) -> impl Iterator<Item = &'a RepositoryName> {
+    route.private.iter().filter(move |name| {
+        let is_elsewhere = route.mirrored.as_ref().is_some_and(|mirrored| {
+            let first = name.split_first().map(|(first, _)| first);
+            first != Some(mirrored.upstream.as_str()) && is_guarded(guarded, name)
+        });
+        !is_elsewhere
+    })
+}
+
 fn route(names: &Names, target: &Target) -> Result<routing::Route, Error> {
     names.route(target).map_err(|unroutable| match unroutable {
         routing::Unroutable::TooLong { .. } => Error::NameInvalid { reason: unroutable.to_string() },
@@ -150,13 +174,13 @@ impl Registry {
         options: Options,
     ) -> Self {
         let access = Access::new(Arc::clone(&depot));
-        let guarded = mirrors.iter().filter(|mirror| mirror.policy().visibility != Visibility::Everyone);
-        let guarded = guarded.map(|mirror| mirror.host().clone()).collect();
+        let mirrors = mirrors.into_iter().map(|mirror| (mirror.host().clone(), mirror)).collect();
+        let guarded = guarded(&mirrors);
         let fills = Arc::new(Fills::new(Arc::clone(&depot)));
         let verifier = Verifier::new(Arc::clone(&depot), Arc::clone(&memory));
         Self {
             names,
-            mirrors: mirrors.into_iter().map(|mirror| (mirror.host().clone(), mirror)).collect(),
+            mirrors,
             prefetch: Prefetch::new(Arc::clone(&fills)),
             fills,
             lists: Lists::new(Arc::clone(&depot), options.lists),
@@ -225,18 +249,7 @@ impl Registry {
     /// before the caller's own credentials have proved good for it; `probe` is what that is tried on.
     async fn place(&self, target: &Target, probe: Probe) -> Result<Place, Error> {
         let route = self.route(target)?;
-        let mut private = None;
-        for name in &route.private {
-            // What an upstream guards is not reached by a spelling that means another one, which does not guard it.
-            let is_elsewhere = route.mirrored.as_ref().is_some_and(|mirrored| {
-                let first = name.split_first().map(|(first, _)| first);
-                first != Some(mirrored.upstream.as_str()) && self.is_guarded(name)
-            });
-            if !is_elsewhere && self.is_private(name).await? {
-                private = Some(name.clone());
-                break;
-            }
-        }
+        let private = self.private_name(&route).await?;
         let mirrored = route.mirrored.clone();
         Ok(match Place::of(route, private, &self.mirrors) {
             Place::Mirror(source) if self.is_guarded(&source.canonical) => {
@@ -253,6 +266,16 @@ impl Registry {
             }
             place => place,
         })
+    }
+
+    /// The first name of a repository that somebody pushed to.
+    async fn private_name(&self, route: &routing::Route) -> Result<Option<RepositoryName>, Error> {
+        for name in private_names(route, &self.guarded) {
+            if self.is_private(name).await? {
+                return Ok(Some(name.clone()));
+            }
+        }
+        Ok(None)
     }
 
     /// The name under which a request's repository is stored, for what concerns only what is stored.

@@ -28,7 +28,7 @@ impl Registry {
         artifact_type: Option<&str>,
         last: Option<&Digest>,
     ) -> Result<Page<Referrer>, Error> {
-        let wanted = Wanted { subject, artifact_type, last };
+        let wanted = Wanted { subject, artifact_type, last, insists: target.caller.insists };
         match self.place(target, Probe::Manifest(Reference::Digest(*subject))).await? {
             Place::Local(name) => Ok(page_of(self.kept_referrers(&[&name], &wanted).await?)),
             Place::Mirror(source) => within_patience(target, self.mirrored_referrers(&source, None, &wanted)).await,
@@ -46,7 +46,7 @@ impl Registry {
     ) -> Result<Page<Referrer>, Error> {
         let names: Vec<&RepositoryName> = overlaid.into_iter().chain([&source.canonical]).collect();
         let mut entries = self.kept_referrers(&names, wanted).await?;
-        let (outcome, trouble) = match self.lists.referrers(source, wanted.subject).await {
+        let (outcome, trouble) = match self.lists.referrers(source, wanted.subject, wanted.insists).await {
             Ok(Listed { entries: listed, outcome, trouble, .. }) => {
                 entries.extend(listed.into_iter().filter(|entry| wanted.wants(entry)));
                 (outcome, trouble)
@@ -61,7 +61,7 @@ impl Registry {
     }
 
     async fn kept_referrers(&self, names: &[&RepositoryName], wanted: &Wanted<'_>) -> Result<Vec<Referrer>, Error> {
-        let Wanted { subject, artifact_type, last } = *wanted;
+        let Wanted { subject, artifact_type, last, .. } = *wanted;
         let mut entries = Vec::new();
         for name in names {
             let rows = self.depot().metadata.list_referrers(name, subject, artifact_type, last, PAGE_MAX + 1).await?;
@@ -77,6 +77,8 @@ struct Wanted<'a> {
     subject: &'a Digest,
     artifact_type: Option<&'a str>,
     last: Option<&'a Digest>,
+    /// On the upstream's word.
+    insists: bool,
 }
 
 impl Wanted<'_> {

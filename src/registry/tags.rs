@@ -43,9 +43,9 @@ impl Registry {
         let n = n.min(PAGE_MAX);
         match self.place(target, Probe::Tags).await? {
             Place::Local(name) => self.local_tags(&name, n, last).await,
-            Place::Mirror(source) => within_patience(target, self.mirrored_tags(&source, None, n, last)).await,
+            Place::Mirror(source) => within_patience(target, self.mirrored_tags(target, &source, None, n, last)).await,
             Place::Overlay(name, source) => {
-                within_patience(target, self.mirrored_tags(&source, Some(&name), n, last)).await
+                within_patience(target, self.mirrored_tags(target, &source, Some(&name), n, last)).await
             }
         }
     }
@@ -76,6 +76,7 @@ impl Registry {
     /// the tags kept here, which is told.
     async fn mirrored_tags(
         &self,
+        target: &Target,
         source: &Source,
         overlaid: Option<&RepositoryName>,
         n: usize,
@@ -86,10 +87,16 @@ impl Registry {
         if let Some(name) = overlaid {
             tags.extend(metadata.list_tags(name, last, n + 1).await?);
         }
-        match self.lists.tags(source).await {
+        match self.lists.tags(source, target.caller.insists).await {
             Ok(Listed { entries, is_whole: true, outcome, trouble }) => {
                 let after = entries.partition_point(|tag| last.is_some_and(|last| tag.as_str() <= last));
+                let is_empty = entries.is_empty() && tags.is_empty();
                 tags.extend(entries[after..].iter().take(n + 1).filter_map(|tag| tag.parse().ok()));
+                match trouble {
+                    // That there was nothing is no answer to what there is.
+                    Some(error) if is_empty && last.is_none() => return Err(Error::cache(&source.canonical)(error)),
+                    _ => {}
+                }
                 Ok(page_of(tags, n).come_by(outcome, trouble.as_ref()))
             }
             Ok(Listed { is_whole: false, .. }) | Err(CacheError::Slow { .. }) => {

@@ -73,5 +73,9 @@ mod tests {
         FrontRecord::create(&staged, 300).unwrap().file.set_len(7).unwrap();
         settle(&file, &staged).unwrap();
         assert_eq!(left(), 0, "half a record says nothing");
+        fill();
+        FrontRecord::create(&staged, 300).unwrap().file.set_len(0).unwrap();
+        settle(&file, &staged).unwrap();
+        assert_eq!(left(), 0, "nor does one whose maker was killed before it wrote");
     }
 }

@@ -9,7 +9,7 @@ use super::Fetch;
 use super::answer::{Answer, Part};
 use super::error::{Asked, Error, Nonsense, Wait};
 use super::redact::SafeUrl;
-use super::sources::Source;
+use super::sources::{Origin, Source};
 use super::turns::Turn;
 
 /// A body being read, and where in the content it stands.
@@ -127,6 +127,11 @@ impl BlobStream {
             self.from.failed(error);
         }
         next
+    }
+
+    /// Who sends it.
+    pub fn origin(&self) -> Origin {
+        Origin(Arc::clone(&self.from))
     }
 
     /// Which source of the upstream it comes from.

@@ -10,10 +10,15 @@ const REST_FIRST: Duration = Duration::from_secs(1);
 /// The longest rest, and the rest of a source that let somebody wait in vain: each probe of that costs a timeout.
 const REST_MAX: Duration = Duration::from_secs(10);
 
+/// How long a source is asked last that sent something else than what it was asked for.
+const DISTRUST: Duration = Duration::from_mins(5);
+
 /// What the last answers of a source say about the next.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Health {
     failures: u32,
+    /// It sent something else than what it was asked for.
+    distrusted_until_ms: i64,
     rests_until_ms: i64,
     /// Which failure of all sources its last one was.
     failed_as: u64,
@@ -22,7 +27,16 @@ pub struct Health {
 impl Health {
     /// It answered. Was it in trouble before?
     pub fn answered(&mut self) -> bool {
-        std::mem::take(self).failures > 0
+        let before = *self;
+        *self = Self { distrusted_until_ms: before.distrusted_until_ms, ..Self::default() };
+        before.failures > 0
+    }
+
+    /// What it sent was not what it was asked for, which only its digest told. That it answers other questions well does not
+    /// make this good.
+    pub fn sent_wrong(&mut self, now_ms: i64, number: u64) {
+        self.failed_as = number;
+        self.distrusted_until_ms = after(now_ms, DISTRUST);
     }
 
     /// It failed, as the `number`th failure among all sources. Was it well before?
@@ -38,12 +52,12 @@ impl Health {
     }
 
     fn rests(&self, now_ms: i64) -> bool {
-        self.failures > 0 && now_ms < self.rests_until_ms
+        (self.failures > 0 && now_ms < self.rests_until_ms) || now_ms < self.distrusted_until_ms
     }
 
     /// Unix milliseconds until which it is asked last.
     pub fn rests_until_ms(&self, now_ms: i64) -> Option<i64> {
-        self.rests(now_ms).then_some(self.rests_until_ms)
+        self.rests(now_ms).then_some(self.rests_until_ms.max(self.distrusted_until_ms))
     }
 }
 
@@ -99,6 +113,16 @@ mod tests {
         slow.failed(0, 0, true);
         assert_eq!(slow.rests_until_ms(9_999), Some(10_000));
         assert_eq!(slow.rests_until_ms(10_000), None);
+    }
+
+    #[test]
+    fn who_sent_something_else_is_asked_last_however_well_it_answers() {
+        let mut sources = [Health::default(); 2];
+        sources[0].sent_wrong(0, 1);
+        sources[0].answered();
+        assert_eq!(ordered(&mut sources, 299_999), [1, 0]);
+        assert_eq!(sources[0].rests_until_ms(1), Some(300_000));
+        assert_eq!(ordered(&mut sources, 300_000), [0, 1]);
     }
 
     #[test]

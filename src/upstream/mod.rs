@@ -55,7 +55,7 @@ pub use error::{Asked, Error, Nonsense, Wait};
 pub use options::{Options, Route, SourceOptions, Tls};
 pub use redact::SafeUrl;
 pub use referrers::ReferrersPage;
-pub use sources::SourceState;
+pub use sources::{Origin, SourceState};
 pub use tags::TagPage;
 
 use crate::metrics::Metrics;
@@ -94,6 +94,8 @@ pub struct FetchedManifest {
     pub content_type: Option<String>,
     /// `Docker-Content-Digest`: what the upstream says the bytes are.
     pub claimed: Option<Digest>,
+    /// Who sent it.
+    pub origin: Origin,
 }
 
 /// What an upstream says of a blob without sending it.
@@ -182,7 +184,7 @@ impl Upstream {
             refuse_html(&request, content_type.as_deref(), b"")?;
             let bytes = self.read(answer).await?;
             refuse_html(&request, None, &bytes)?;
-            Ok(FetchedManifest { bytes, content_type, claimed })
+            Ok(FetchedManifest { bytes, content_type, claimed, origin: Origin(source) })
         })
         .await
     }
@@ -225,6 +227,11 @@ impl Upstream {
     pub fn budget(&self) -> Option<Budget> {
         let accounts = self.0.sources.states().into_iter().flat_map(|source| source.accounts);
         accounts.map(|account| account.budget).reduce(|one, other| Some(one?.and(other?))).flatten()
+    }
+
+    /// How many sources it has.
+    pub fn n_sources(&self) -> usize {
+        self.0.sources.len()
     }
 
     /// Every source with its accounts, as they stand now, in the order of the configuration.

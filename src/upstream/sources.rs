@@ -55,6 +55,31 @@ pub struct SourceState {
     pub accounts: Vec<AccountState>,
 }
 
+/// Who sent something, for the case that it turns out to be something else than was asked for.
+#[derive(Clone)]
+pub struct Origin(pub(super) Arc<Source>);
+
+impl Origin {
+    /// What it sent was not what it was asked for: it is asked last for a while.
+    pub fn sent_wrong(&self) {
+        self.0.sent_wrong();
+    }
+}
+
+impl PartialEq for Origin {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Origin {}
+
+impl std::fmt::Debug for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Origin({})", self.0.url)
+    }
+}
+
 pub struct Sources {
     all: Vec<Arc<Source>>,
     clock: Clock,
@@ -96,6 +121,10 @@ impl Sources {
         let mut healths: Vec<&mut Health> = locked.iter_mut().map(|health| &mut **health).collect();
         let order = health::order(&mut healths, self.clock.now_ms());
         order.into_iter().map(|at| Arc::clone(&self.all[at])).collect()
+    }
+
+    pub fn len(&self) -> usize {
+        self.all.len()
     }
 
     pub fn states(&self) -> Vec<SourceState> {
@@ -194,6 +223,15 @@ impl Source {
         let was_well = self.health().failed(self.clock.now_ms(), number, was_slow);
         if was_well && !self.is_alone {
             warn!(upstream = %self.host, source = %self.url, %error, "a source failed and is asked last for a while");
+        }
+    }
+
+    /// What it sent was not what it was asked for.
+    pub fn sent_wrong(&self) {
+        let number = self.failures.fetch_add(1, Ordering::Relaxed);
+        self.health().sent_wrong(self.clock.now_ms(), number);
+        if !self.is_alone {
+            warn!(upstream = %self.host, source = %self.url, "a source sent something else than was asked for and is asked last for a while");
         }
     }
 

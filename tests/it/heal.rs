@@ -193,3 +193,23 @@ async fn the_quarantine_keeps_the_newest_within_its_limit_and_all_that_is_lost()
     assert_eq!(n_quarantined(&registry), 2);
     registry.finish().await;
 }
+
+#[tokio::test]
+async fn a_reader_that_asks_again_with_no_cache_has_the_blob_looked_after() {
+    let fake = FakeUpstream::start().await;
+    let bytes = content(300_000, 1);
+    let digest = fake.push_blob(REPOSITORY, bytes.clone());
+    let registry = TestRegistry::over(&fake).await;
+    let path = blob_path(REPOSITORY, &digest);
+    registry.get(&path).await;
+    registry.fills_end().await;
+    harm(&registry, &digest, Harm::Flip);
+    assert_ne!(registry.get(&path).await.body, bytes, "a hit is not digested again");
+    let doubting = Call::get(&path).header("cache-control", "no-cache");
+    let again = registry.send(doubting.clone()).await;
+    assert_eq!((again.cache(), again.body == bytes), ("miss", true));
+    registry.fills_end().await;
+    let sound = registry.send(doubting).await;
+    assert_eq!((sound.cache(), sound.body == bytes, fake.requests().blobs_got(&digest)), ("hit", true, 2));
+    registry.finish().await;
+}

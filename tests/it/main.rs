@@ -50,5 +50,6 @@ mod tags; // lists
 mod tidy; // the rules of the house against its source tree
 mod uploads; // sessions: chunks, ends, resuming, limits
 mod upstream_client; // the client of an upstream against every fault a registry was seen to have
+mod warm;
 mod why; // what is told of a reference, held against the pull
 mod wire; // what real clients do on the wire

@@ -120,3 +120,51 @@ async fn what_is_configured_reaches_each_source_and_no_secret_reaches_the_log() 
     let shown = format!("{log}\n{}", String::from_utf8_lossy(&metrics.body));
     assert!(!shown.contains("hunter") && !shown.contains("aHVudGVy"), "{shown}");
 }
+
+#[tokio::test]
+async fn a_source_that_sends_wrong_bytes_is_asked_last_and_nothing_of_them_is_taken_for_the_blob() {
+    let (one, other) = (FakeUpstream::start().await, FakeUpstream::start().await);
+    let bytes = content(300_000, 1);
+    let digest = one.push_blob(REPOSITORY, bytes.clone());
+    other.push_blob(REPOSITORY, bytes.clone());
+    one.fault(On::blob(&digest).get(), Fault::WrongBytes);
+    let registry = over_two(&one, &other).await;
+    let path = blob_path(REPOSITORY, &digest);
+    assert!(!registry.get(&path).await.looks_complete(), "wrong bytes looked complete");
+    registry.fills_end().await;
+    let again = registry.get(&path).await;
+    assert!(again.looks_complete() && again.body == bytes);
+    assert_eq!((one.requests().blobs_got(&digest), other.requests().blobs_got(&digest)), (1, 1));
+    registry.finish().await;
+}
+
+#[tokio::test]
+async fn a_wrong_manifest_is_asked_of_the_next_source_at_once() {
+    let (one, other) = (FakeUpstream::start().await, FakeUpstream::start().await);
+    for fake in [&one, &other] {
+        fake.push_image(REPOSITORY, "1", &[b"layer"]);
+    }
+    let image = other.push_image(REPOSITORY, "1", &[b"layer"]);
+    one.fault(On::manifest("1").get(), Fault::WrongBytes);
+    let registry = over_two(&one, &other).await;
+    let answer = registry.get(&manifest_path(REPOSITORY, "1")).await;
+    assert_eq!((answer.status(), &answer.body[..]), (200, &image.manifest_bytes[..]));
+    assert_eq!((one.requests().manifests_got("1"), other.requests().manifests_got("1")), (1, 1));
+    registry.finish().await;
+}
+
+#[tokio::test]
+async fn a_no_in_mid_blob_is_asked_for_once_more_before_it_ends_the_fill() {
+    for no in [Fault::status(404), Fault::status(401), Fault::status(403)] {
+        let fake = FakeUpstream::start().await;
+        let bytes = content(300_000, 1);
+        let digest = fake.push_blob(REPOSITORY, bytes.clone());
+        fake.fault(On::blob(&digest).get().times(1), Fault::CutAfter(100_000));
+        fake.fault(On::blob(&digest).get().times(1), no);
+        let registry = TestRegistry::over(&fake).await;
+        let answer = registry.get(&blob_path(REPOSITORY, &digest)).await;
+        assert!(answer.looks_complete() && answer.body == bytes);
+        assert_eq!(fake.requests().blobs_got(&digest), 3);
+        registry.finish().await;
+    }
+}

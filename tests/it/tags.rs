@@ -5,7 +5,7 @@ use std::time::Duration;
 use entrepot::config::OnUpstream404;
 use futures::future::join_all;
 
-use crate::support::client::Answer;
+use crate::support::client::{Answer, Call};
 use crate::support::registry::{HUB, TestRegistry, manifest_path};
 use crate::support::upstream::{FakeUpstream, Fault, Gate, On};
 
@@ -251,5 +251,63 @@ async fn a_catalog_names_what_is_here_and_asks_nobody() {
     let catalog = registry.get("/v2/_catalog").await.json();
     assert_eq!(catalog["repositories"], serde_json::json!([format!("{HUB}/{REPOSITORY}"), "our/app"]));
     assert_eq!(fake.requests().len(), asked);
+    registry.finish().await;
+}
+
+#[tokio::test]
+async fn that_there_was_no_tag_is_no_answer_while_the_upstream_cannot_say() {
+    let mut fake = FakeUpstream::start().await;
+    push_tags(&fake, &["a"]);
+    fake.delete_tag(REPOSITORY, "a");
+    let registry = TestRegistry::over(&fake).await;
+    assert!(tags(&list(&registry, "").await).is_empty());
+    fake.stop().await;
+    registry.advance(Duration::from_hours(1));
+    let answer = list(&registry, "").await;
+    assert_eq!((answer.status(), answer.code().as_str()), (504, "UNAVAILABLE"), "an outage was an empty list");
+    registry.finish().await;
+}
+
+#[tokio::test]
+async fn a_later_page_that_is_not_found_is_trouble_and_no_absence() {
+    let fake = FakeUpstream::start().await;
+    push_tags(&fake, &["a", "b", "c", "d"]);
+    fake.page_max(2);
+    fake.fault(On::tags().after(1), Fault::status(404));
+    let registry = TestRegistry::over(&fake).await;
+    let answer = list(&registry, "").await;
+    assert_eq!((answer.status(), answer.code().as_str()), (502, "UNAVAILABLE"));
+    fake.heal();
+    assert_eq!(tags(&list(&registry, "").await), ["a", "b", "c", "d"], "the no of a page was remembered for the list");
+    registry.finish().await;
+}
+
+#[tokio::test]
+async fn who_insists_has_a_fresh_list_asked_for_again() {
+    let fake = FakeUpstream::start().await;
+    push_tags(&fake, &["a"]);
+    let registry = TestRegistry::over(&fake).await;
+    assert_eq!(tags(&list(&registry, "").await), ["a"]);
+    push_tags(&fake, &["b"]);
+    assert_eq!(tags(&list(&registry, "").await), ["a"], "it is fresh");
+    let path = format!("/v2/{REPOSITORY}/tags/list");
+    let insisting = registry.send(Call::get(&path).header("cache-control", "no-cache")).await;
+    assert_eq!((insisting.cache(), tags(&insisting)), ("revalidated", vec!["a".to_owned(), "b".to_owned()]));
+    registry.finish().await;
+}
+
+#[tokio::test]
+async fn a_budget_that_is_nearly_spent_is_not_spent_on_a_list_that_is_kept() {
+    let fake = FakeUpstream::start().await;
+    push_tags(&fake, &["a"]);
+    fake.header("ratelimit-limit", "100;w=21600");
+    fake.header("ratelimit-remaining", "5;w=21600");
+    let reserve = |upstream: &mut entrepot::config::Upstream| upstream.rate_reserve = 10;
+    let registry = TestRegistry::builder().default_upstream(HUB, &fake).upstreams(reserve).start().await;
+    assert_eq!(tags(&list(&registry, "").await), ["a"]);
+    registry.advance(Duration::from_hours(1));
+    let answer = list(&registry, "").await;
+    assert_eq!((answer.cache(), tags(&answer)), ("stale", vec!["a".to_owned()]));
+    assert_eq!(fake.requests().tags_listed(), 1);
     registry.finish().await;
 }

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use crate::cli::sizes::size;
 use crate::http::admin::Moment;
 use crate::http::admin::why::{LifetimeWhy, ManifestWhy, StateWhy, TagWhy, UpstreamWhy, Why};
 
@@ -145,33 +146,12 @@ pub(in crate::cli) fn distance(at: Moment, now: Moment) -> String {
     spoken.join(" ")
 }
 
-/// `3.2 MiB`: three digits are enough for people.
-pub(in crate::cli) fn size(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
-    if bytes < 1024 {
-        return format!("{bytes} B");
-    }
-    #[expect(clippy::cast_precision_loss, reason = "only three digits are shown")]
-    let mut shown = bytes as f64 / 1024.0;
-    let mut unit = 0;
-    while shown >= 1024.0 && unit + 1 < UNITS.len() {
-        shown /= 1024.0;
-        unit += 1;
-    }
-    format!("{shown:.1} {}", UNITS[unit])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn sizes_and_moments_are_short() {
-        for (bytes, shown) in
-            [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (3 << 30, "3.0 GiB"), (u64::MAX, "16384.0 PiB")]
-        {
-            assert_eq!(size(bytes), shown);
-        }
+    fn moments_are_short() {
         let now = Moment(1_750_000_000_000);
         assert_eq!(when(Moment(now.0 + 3_723_999), now), "2025-06-15T16:08:43Z (in 1h 2m)");
         assert_eq!(when(Moment(now.0 - 5_000), now), "2025-06-15T15:06:35Z (5s ago)");

@@ -9,6 +9,7 @@ mod reference;
 pub mod retention;
 mod route;
 mod scrub;
+pub mod warm;
 pub mod why;
 
 use axum::extract::{Request, State};
@@ -21,6 +22,7 @@ use super::AppState;
 use super::access_log::{Line, Operation};
 use super::body::Body;
 use super::error::ApiError;
+use super::patience;
 use super::request::{Asked, RequestId};
 
 pub use door::{Denied, Door};
@@ -42,7 +44,7 @@ pub async fn serve(State(app): State<AppState>, request: Request) -> Response {
 }
 
 async fn dispatch(app: &AppState, action: &Action, request: Request, id: RequestId) -> Result<Response, ApiError> {
-    let (asked, _) = Asked::new(request);
+    let (asked, body) = Asked::new(request);
     app.admin.admit(&asked)?;
     match action {
         Action::ListFills => Ok(fills::list(&app.registry)),
@@ -57,6 +59,7 @@ async fn dispatch(app: &AppState, action: &Action, request: Request, id: Request
         Action::PlanRetention => retention::plan(&app.registry, id).await,
         Action::ApplyRetention => retention::apply(&app.registry, id).await,
         Action::Explain => why::explain(&app.registry, &asked, id).await,
+        Action::Warm => warm::begin(&app.registry, &asked, patience::patient(body, app.read_timeout), id).await,
     }
 }
 

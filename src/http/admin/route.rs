@@ -2,6 +2,9 @@
 
 use http::Method;
 
+/// The methods of what only tells.
+const READ: &str = "GET, HEAD";
+
 /// What a request to `/api/v1/` wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -25,13 +28,17 @@ pub enum Action {
     PlanRetention,
     /// Delete that.
     ApplyRetention,
+    /// Bring a reference into the cache.
+    Warm,
 }
 
 /// Why a request is no action.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unroutable {
     /// No endpoint has this path.
-    #[error("there is no such endpoint under /api/: there are /api/v1/ content, fills, pins, retention, scrub and why")]
+    #[error(
+        "there is no such endpoint under /api/: there are /api/v1/ content, fills, pins, retention, scrub, warm and why"
+    )]
     Path,
     /// The endpoint does not know this method.
     #[error("this endpoint takes {allow}")]
@@ -55,36 +62,39 @@ impl Action {
             Self::RemoveContent => "remove_content",
             Self::PlanRetention => "plan_retention",
             Self::ApplyRetention => "apply_retention",
+            Self::Warm => "warm",
         }
     }
 }
 
 /// The action of a request. `path` is the path as it came.
 pub fn route(method: &Method, path: &str) -> Result<Action, Unroutable> {
-    let (read, changes): (Action, &[(Method, Action)]) = match path {
-        "/api/v1/fills" => (Action::ListFills, &[]),
-        "/api/v1/scrub" => (Action::ShowScrub, &[]),
-        "/api/v1/why" => (Action::Explain, &[]),
-        "/api/v1/pins" => (Action::ListPins, &[(Method::PUT, Action::Pin), (Method::DELETE, Action::Unpin)]),
-        "/api/v1/content" => (Action::ListContent, &[(Method::DELETE, Action::RemoveContent)]),
-        "/api/v1/retention" => (Action::PlanRetention, &[(Method::PUT, Action::ApplyRetention)]),
-        _ => return Err(Unroutable::Path),
+    let action = match (path, method) {
+        ("/api/v1/fills", &Method::GET | &Method::HEAD) => Action::ListFills,
+        ("/api/v1/scrub", &Method::GET | &Method::HEAD) => Action::ShowScrub,
+        ("/api/v1/why", &Method::GET | &Method::HEAD) => Action::Explain,
+        ("/api/v1/warm", &Method::POST) => Action::Warm,
+        ("/api/v1/pins", &Method::GET | &Method::HEAD) => Action::ListPins,
+        ("/api/v1/pins", &Method::PUT) => Action::Pin,
+        ("/api/v1/pins", &Method::DELETE) => Action::Unpin,
+        ("/api/v1/content", &Method::GET | &Method::HEAD) => Action::ListContent,
+        ("/api/v1/content", &Method::DELETE) => Action::RemoveContent,
+        ("/api/v1/retention", &Method::GET | &Method::HEAD) => Action::PlanRetention,
+        ("/api/v1/retention", &Method::PUT) => Action::ApplyRetention,
+        _ => return Err(allowed(path).map_or(Unroutable::Path, |allow| Unroutable::Method { allow })),
     };
-    if matches!(*method, Method::GET | Method::HEAD) {
-        return Ok(read);
-    }
-    let change = changes.iter().find(|(changing, _)| changing == method);
-    change.map(|(_, action)| action.clone()).ok_or(Unroutable::Method { allow: allowed(changes) })
+    Ok(action)
 }
 
-/// What an endpoint takes. Changes are PUT or DELETE: pages of other sites can send neither without being allowed to.
-fn allowed(changes: &[(Method, Action)]) -> &'static str {
-    let takes = |method: &Method| changes.iter().any(|(changing, _)| changing == method);
-    match (takes(&Method::PUT), takes(&Method::DELETE)) {
-        (false, false) => "GET, HEAD",
-        (true, false) => "GET, HEAD, PUT",
-        (false, true) => "GET, HEAD, DELETE",
-        (true, true) => "GET, HEAD, PUT, DELETE",
+/// What an endpoint takes; `None` if there is none.
+fn allowed(path: &str) -> Option<&'static str> {
+    match path {
+        "/api/v1/fills" | "/api/v1/scrub" | "/api/v1/why" => Some(READ),
+        "/api/v1/warm" => Some("POST"),
+        "/api/v1/pins" => Some("GET, HEAD, PUT, DELETE"),
+        "/api/v1/content" => Some("GET, HEAD, DELETE"),
+        "/api/v1/retention" => Some("GET, HEAD, PUT"),
+        _ => None,
     }
 }
 
@@ -110,6 +120,8 @@ mod tests {
             (Method::GET, "/api/v1/retention", Ok(Action::PlanRetention)),
             (Method::PUT, "/api/v1/retention", Ok(Action::ApplyRetention)),
             (Method::DELETE, "/api/v1/retention", Err(Unroutable::Method { allow: "GET, HEAD, PUT" })),
+            (Method::POST, "/api/v1/warm", Ok(Action::Warm)),
+            (Method::GET, "/api/v1/warm", Err(Unroutable::Method { allow: "POST" })),
             (Method::GET, "/api/v1/fills/", Err(Unroutable::Path)),
             (Method::GET, "/api/v2/fills", Err(Unroutable::Path)),
             (Method::GET, "/api/", Err(Unroutable::Path)),

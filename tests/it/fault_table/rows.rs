@@ -96,17 +96,17 @@ fn gated(fault: fn(Gate) -> Fault) -> Wrong {
 fn refusals() -> Vec<Row> {
     vec![
         row("tokens expire", Wrong::TokensExpire, (Served, 3), (Served, 3), ("revalidated", 3), (Served, 3)),
-        row("401", status(401), (UNKNOWN, 1), (UNKNOWN, 1), ("stale", 1), (Broken, 1)),
-        row("403", status(403), (UNKNOWN, 1), (UNKNOWN, 1), ("stale", 1), (Broken, 1)),
+        row("401", status(401), (UNKNOWN, 1), (UNKNOWN, 1), ("stale", 1), (Broken, 2)),
+        row("403", status(403), (UNKNOWN, 1), (UNKNOWN, 1), ("stale", 1), (Broken, 2)),
         row(
             "404",
             status(404),
             (Refused(404, "MANIFEST_UNKNOWN"), 1),
             (Refused(404, "BLOB_UNKNOWN"), 1),
             ("stale", 1),
-            (Broken, 1),
+            (Broken, 2),
         ),
-        row("429", status(429), (LIMITED, 1), (LIMITED, 1), ("stale", 1), (Broken, 1)),
+        row("429", status(429), (LIMITED, 1), (LIMITED, 1), ("stale", 1), (Broken, 2)),
         row(
             "429 with Retry-After",
             Wrong::Always(Fault::rate_limited(7)),

@@ -40,7 +40,7 @@ const PLACES: &[(&str, &[&str], &[&str])] = &[
         &["src/storage/", "src/cli/setup/write.rs", "src/upstream/outside.rs"],
     ),
     (
-        "the file system is changed and asked in storage/; config reads its own files",
+        "the file system is changed and asked in storage/; config reads its own files, a command those it is told to",
         &[
             "fs::read",
             "fs::write",
@@ -54,7 +54,13 @@ const PLACES: &[(&str, &[&str], &[&str])] = &[
             "fs::symlink",
             "fs::exists",
         ],
-        &["src/storage/", "src/config/load.rs", "src/cli/setup/write.rs", "src/upstream/outside.rs"],
+        &[
+            "src/storage/",
+            "src/config/load.rs",
+            "src/cli/setup/write.rs",
+            "src/cli/warm/mod.rs",
+            "src/upstream/outside.rs",
+        ],
     ),
     (
         "tasks have an owner: fills, flights, the writers of the index and of the log, connections, signals",
