@@ -272,7 +272,12 @@ impl Registry {
 
     /// Opens a blob whose row says it is there. `None` if its bytes are lost, which is recorded then: what is cached is
     /// fetched again.
-    pub(super) async fn open(&self, name: &RepositoryName, row: &BlobRow, pin: Pin) -> Result<Option<BlobReader>, Error> {
+    pub(super) async fn open(
+        &self,
+        name: &RepositoryName,
+        row: &BlobRow,
+        pin: Pin,
+    ) -> Result<Option<BlobReader>, Error> {
         match self.depot().blobs.open(row.digest, row.size_bytes).await {
             Ok(Some(reader)) => {
                 let standing = pin.standing();
