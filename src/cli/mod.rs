@@ -38,7 +38,7 @@ use crate::report::Chain;
 
 /// A pull-through caching mirror registry for container images.
 #[derive(Debug, Parser)]
-#[command(name = "entrepot", version, about)]
+#[command(name = "entrepot", version, about, disable_help_subcommand = true)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -147,7 +147,7 @@ enum Command {
         #[command(flatten)]
         flags: ServeFlags,
     },
-    /// Print the line of a user for auth.htpasswd; the password is read from the terminal or standard input.
+    /// Print a user's line for auth.htpasswd; the password is typed or piped in.
     HashPassword(hash_password::Arguments),
     /// Print what makes a shell complete this command line.
     Completions {

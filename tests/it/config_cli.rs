@@ -22,7 +22,7 @@ async fn help_fits_a_screen() {
     let folder = folder(None);
     let help = run(folder.path(), &["--help"], &[]).await;
     assert_eq!(help.code, Some(0));
-    assert!(help.stdout.lines().count() <= 24, "{}", help.stdout);
+    assert!(help.stdout.lines().count() <= 30, "{}", help.stdout);
     assert!(help.stdout.lines().all(|line| line.chars().count() <= 100), "{}", help.stdout);
     for command in ["serve", "check-config"] {
         assert!(help.stdout.contains(command), "{}", help.stdout);

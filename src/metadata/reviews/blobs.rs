@@ -64,7 +64,7 @@ const REVIEW: &str = concat!(
     "), by_push AS (",
     needed_by!(" AND m.pushed"),
     ")
-     SELECT b.id, b.digest, b.size_bytes, b.stored_bytes, b.state, b.pushed, b.accessed_ms,
+     SELECT b.id, b.digest, b.size_bytes, b.stored_bytes, b.state, b.pushed, b.is_manifest, b.accessed_ms,
             (SELECT COUNT(*) FROM link l WHERE l.blob_id = $1) AS links,
             (SELECT COUNT(*) FROM link l WHERE l.blob_id = $1
              AND l.repository_id NOT IN (SELECT repository_id FROM needed)) AS unneeded_links,

@@ -43,8 +43,8 @@ async fn sessions_opened_at_once_do_not_slip_past_the_limit() {
 
 #[tokio::test]
 async fn a_push_beyond_the_stores_bound_is_refused_before_its_first_byte() {
-    let registry = TestRegistry::builder().storage_max(1 << 20).cache_max(1 << 20).start().await;
-    let bytes = content(2 << 20, 1);
+    let registry = TestRegistry::builder().storage_max(2 << 20).cache_max(1 << 20).start().await;
+    let bytes = content(4 << 20, 1);
     let path = format!("/v2/app/blobs/uploads/?digest={}", digest_of(&bytes));
     let refused = registry.send(Call::new("POST", &path).body(bytes.clone())).await;
     assert_refused(&refused, 507, "STORAGE_FULL", "POST");
