@@ -87,7 +87,7 @@ impl ApiError {
             E::NameUnknown { .. } => (StatusCode::NOT_FOUND, ErrorCode::NameUnknown),
             E::Unauthorized { .. } => return Self::unauthorized(message),
             E::NameInvalid { .. } => (StatusCode::BAD_REQUEST, ErrorCode::NameInvalid),
-            E::TagImmutable { .. } => (StatusCode::FORBIDDEN, ErrorCode::Denied),
+            E::TagImmutable { .. } | E::OverQuota { .. } => (StatusCode::FORBIDDEN, ErrorCode::Denied),
             E::BlobUnknown { .. } => (StatusCode::NOT_FOUND, ErrorCode::BlobUnknown),
             E::ManifestUnknown { .. } => (StatusCode::NOT_FOUND, ErrorCode::ManifestUnknown),
             E::ManifestInvalid(_) => (StatusCode::BAD_REQUEST, ErrorCode::ManifestInvalid),
@@ -112,7 +112,6 @@ impl ApiError {
                 return answer.header(CONTENT_RANGE, format!("bytes */{size_bytes}"));
             }
             // A quota is somebody's decision and not a full disk: trying again does not help, so clients are to give up.
-            E::OverQuota { .. } => (StatusCode::FORBIDDEN, ErrorCode::Denied),
             E::Pinned { .. } => (StatusCode::CONFLICT, ErrorCode::Denied),
             E::NoRoom { .. } => {
                 let answer = Self::new(StatusCode::INSUFFICIENT_STORAGE, ErrorCode::StorageFull, message);

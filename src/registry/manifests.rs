@@ -30,6 +30,16 @@ impl From<Error> for Unstored {
     }
 }
 
+/// A manifest that is about to be recorded.
+struct Arriving<'a> {
+    name: &'a RepositoryName,
+    digest: Digest,
+    manifest: &'a Manifest,
+    bytes: Bytes,
+    tags: &'a [Tag],
+    keeps: &'a Keeps,
+}
+
 /// What a push made.
 #[derive(Debug)]
 pub struct PushedManifest {
@@ -103,7 +113,8 @@ impl Registry {
         self.check_kept(&name, &digest, &tags, &keeps).await?;
         let (this, set, repository) = (Arc::clone(self), tags.clone(), name.clone());
         let stored = to_the_end(async move {
-            this.adopt_and_store(&repository, &behind, digest, &manifest, bytes, &set, &keeps).await
+            let (name, tags, manifest, keeps) = (&repository, &*set, &manifest, &keeps);
+            this.adopt_and_store(&behind, Arriving { name, digest, manifest, bytes, tags, keeps }).await
         });
         stored.await.unwrap_or(Err(Error::cache(&name)(cache::Error::Stopped)))?;
         Ok(PushedManifest { digest, subject, tags })
@@ -229,16 +240,8 @@ impl Registry {
     }
 
     /// What a sweep took between adoption and the manifest's row is looked for once more, and then missed.
-    async fn adopt_and_store(
-        self: &Arc<Self>,
-        name: &RepositoryName,
-        behind: &[RepositoryName],
-        digest: Digest,
-        manifest: &Manifest,
-        bytes: Bytes,
-        tags: &[Tag],
-        keeps: &Keeps,
-    ) -> Result<(), Error> {
+    async fn adopt_and_store(self: &Arc<Self>, behind: &[RepositoryName], arriving: Arriving<'_>) -> Result<(), Error> {
+        let Arriving { name, manifest, .. } = arriving;
         let mut attempts_left = ADOPTIONS_MAX;
         loop {
             let missing = self.adopt(name, behind, manifest, 0).await?;
@@ -246,7 +249,7 @@ impl Registry {
             let grounds = grounds(manifest, &missing);
             self.check_missing(name, manifest, missing)?;
             attempts_left -= 1;
-            match self.store_manifest(name, digest, manifest, bytes.clone(), tags, keeps, grounds).await? {
+            match self.store_manifest(&arriving, grounds).await? {
                 Ok(()) => return Ok(()),
                 Err(gone) if attempts_left == 0 => {
                     return Err(Error::ManifestBlobUnknown { name: name.clone(), missing: gone });
@@ -258,21 +261,17 @@ impl Registry {
 
     async fn store_manifest(
         &self,
-        name: &RepositoryName,
-        digest: Digest,
-        manifest: &Manifest,
-        bytes: Bytes,
-        tags: &[Tag],
-        keeps: &Keeps,
+        arriving: &Arriving<'_>,
         grounds: Grounds,
     ) -> Result<Result<(), Vec<Digest>>, Error> {
+        let Arriving { name, digest, manifest, ref bytes, tags, keeps } = *arriving;
         let depot = self.depot();
         let kept: Vec<Tag> = tags.iter().filter(|tag| keeps.keeps(tag)).cloned().collect();
         let size_bytes = bytes.len() as u64;
         let reservation =
             depot.room.reserve_for(name, Class::Pushed, blocks_for(size_bytes)).await.map_err(Error::cache(name))?;
         let naming = async {
-            let stored_bytes = depot.blobs.put(digest, bytes).await.map_err(Error::from)?;
+            let stored_bytes = depot.blobs.put(digest, bytes.clone()).await.map_err(Error::from)?;
             fault::point("manifest: stored");
             let new = NewManifest {
                 repo: name,

@@ -167,7 +167,9 @@ impl Names {
     /// In lower case, because there are upstreams that do not tell cases apart.
     pub fn known_as(&self, target: &Target) -> Vec<String> {
         let mut names = self.spellings(target);
-        names.iter_mut().for_each(|name| name.make_ascii_lowercase());
+        for name in &mut names {
+            name.make_ascii_lowercase();
+        }
         names
     }
 

@@ -66,7 +66,8 @@ fn as_user(call: Call, name: &str) -> Call {
 
 /// Asks for a token as `name`, or as nobody.
 async fn ask_token(registry: &TestRegistry, name: Option<&str>, scopes: &[&str]) -> Answer {
-    let scopes: String = scopes.iter().map(|scope| format!("&scope={}", scope.replace(' ', "%20"))).collect();
+    let scopes =
+        scopes.iter().map(|scope| format!("&scope={}", scope.replace(' ', "%20"))).collect::<Vec<_>>().concat();
     let call = Call::get(&format!("/token?service=entrepot{scopes}"));
     registry.send(if let Some(name) = name { as_user(call, name) } else { call }).await
 }
