@@ -2,10 +2,12 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use super::introduction::{self, Parsed};
 
@@ -19,7 +21,10 @@ const TLS_HANDSHAKE: u8 = 0x16;
 const OPENING_BYTES: usize = 4096;
 
 /// The most that is read and thrown away of a client that is told to go.
-const DRAIN_BYTES_MAX: usize = 64 * 1024;
+const DRAIN_BYTES_MAX: u64 = 64 * 1024;
+
+/// How long a client that is told to go may take to do so.
+const PARTING_TIME: Duration = Duration::from_secs(1);
 
 /// A head that Go's clients know as "server gave HTTP response to HTTPS client", on which they fall back to plain HTTP.
 pub const ANSWER_TO_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
@@ -97,17 +102,20 @@ pub async fn read(stream: &mut TcpStream, mut opening: BytesMut) -> io::Result<O
 }
 
 /// Tells a client of the wrong protocol what is wrong and closes.
-///
-/// What the client has sent is read first: closing a socket with unread bytes resets it, and the answer may be lost.
 pub async fn refuse(mut stream: TcpStream, answer: &[u8]) -> io::Result<()> {
-    let mut scratch = [0; OPENING_BYTES];
-    for _ in 0..DRAIN_BYTES_MAX / OPENING_BYTES {
-        if !matches!(stream.try_read(&mut scratch), Ok(1..)) {
-            break;
-        }
-    }
     stream.write_all(answer).await?;
-    stream.shutdown().await
+    part(&mut stream).await
+}
+
+/// Closes so that what was said last is heard: a socket that is closed with unread bytes is reset, and a client that sees
+/// the reset may never look at the answer or the alert before it.
+///
+/// Waits for the client to close too, [`PARTING_TIME`] at most, and reads no more than [`DRAIN_BYTES_MAX`].
+pub async fn part<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> io::Result<()> {
+    stream.shutdown().await?;
+    let (mut rest, mut nowhere) = (stream.take(DRAIN_BYTES_MAX), tokio::io::sink());
+    let drained = timeout(PARTING_TIME, tokio::io::copy(&mut rest, &mut nowhere)).await;
+    drained.unwrap_or(Ok(0)).map(drop)
 }
 
 #[cfg(test)]

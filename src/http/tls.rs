@@ -22,6 +22,7 @@ use tokio_rustls::server::TlsStream;
 pub use certificate::{Left, PeerCertificate, Validity};
 
 use super::connection::Connection;
+use super::opening;
 use crate::metrics::Metrics;
 
 /// What ALPN calls HTTP/2 (RFC 9113, section 3.2).
@@ -163,11 +164,16 @@ impl Tls {
     /// Does the handshake of a connection whose client begins one.
     pub async fn accept(&self, connection: Connection) -> Result<Secured, HandshakeFailed> {
         let limit = self.options.handshake_timeout;
-        let ended = match tokio::time::timeout(limit, self.handshake(connection)).await {
-            Ok(ended) => ended.map_err(HandshakeFailed::Broken),
-            Err(_) => Err(HandshakeFailed::TimedOut(limit)),
+        let (ended, refused) = match tokio::time::timeout(limit, self.handshake(connection)).await {
+            Ok(Ok(stream)) => (Ok(stream), None),
+            Ok(Err((error, refused))) => (Err(HandshakeFailed::Broken(error)), refused),
+            Err(_) => (Err(HandshakeFailed::TimedOut(limit)), None),
         };
         self.metrics.tls_handshake(ended.as_ref().map_or_else(HandshakeFailed::kind, |_| "ok"));
+        if let Some(mut refused) = refused {
+            // The alert is sent. A client that is gone needs none.
+            let _ = opening::part(&mut refused).await;
+        }
         let stream = ended?;
         let (_, session) = stream.get_ref();
         let is_http2 = session.alpn_protocol() == Some(H2);
@@ -175,12 +181,20 @@ impl Tls {
         Ok(Secured { stream, is_http2, certificate })
     }
 
-    async fn handshake(&self, connection: Connection) -> io::Result<TlsStream<Connection>> {
+    /// Gives the connection back where there is somebody to part from.
+    async fn handshake(
+        &self,
+        connection: Connection,
+    ) -> Result<TlsStream<Connection>, (io::Error, Option<Connection>)> {
         // The hello costs nothing and may be slow; what is limited are the signatures that follow it.
-        let hello = LazyConfigAcceptor::new(Acceptor::default(), connection).await?;
+        let mut hello = LazyConfigAcceptor::new(Acceptor::default(), connection);
+        let hello = match (&mut hello).await {
+            Ok(hello) => hello,
+            Err(error) => return Err((error, hello.take_io())),
+        };
         let _turn = self.handshakes.acquire().await.expect("the semaphore is never closed");
         let config = Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner).config);
-        hello.into_stream(config).await
+        hello.into_stream(config).into_fallible().await.map_err(|(error, refused)| (error, Some(refused)))
     }
 }
 

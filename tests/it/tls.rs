@@ -1,5 +1,6 @@
 //! TLS on the port: both versions of HTTP, certificates that change while serving, and clients that show some.
 
+use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
 use tokio_rustls::rustls::version::{TLS12, TLS13};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion};
 
 use crate::support::client::Call;
 use crate::support::content;
@@ -98,6 +99,12 @@ impl Client {
     }
 
     async fn connect(&self, address: SocketAddr) -> std::io::Result<TlsStream<TcpStream>> {
+        let stream = TcpStream::connect(address).await?;
+        let connecting = TlsConnector::from(self.config()).connect(ServerName::try_from(NAME).unwrap(), stream);
+        tokio::time::timeout(PATIENCE, connecting).await.expect("the handshake ends")
+    }
+
+    fn config(&self) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(self.authority.as_bytes()).unwrap()).unwrap();
         let provider = Arc::new(aws_lc_rs::default_provider());
@@ -111,9 +118,7 @@ impl Client {
             }
         };
         config.alpn_protocols = self.alpn.iter().map(|protocol| protocol.to_vec()).collect();
-        let stream = TcpStream::connect(address).await?;
-        let connecting = TlsConnector::from(Arc::new(config)).connect(ServerName::try_from(NAME).unwrap(), stream);
-        tokio::time::timeout(PATIENCE, connecting).await.expect("the handshake ends")
+        Arc::new(config)
     }
 
     /// The whole answer to one GET over HTTP/1.1, or why there is none: TLS 1.3 tells of a refused certificate only when
@@ -275,6 +280,42 @@ async fn a_required_certificate_must_be_shown_be_trusted_and_be_in_its_time() {
             && it.metrics().contains(r#"tls_handshakes_total{result="wrong_certificate"} 4"#)
     };
     registry.until("all are counted", counted).await;
+    registry.finish().await;
+}
+
+/// All that the server sends to a client that ends its handshake and asks in one breath, before it can know that its
+/// handshake failed.
+fn everything_said_to_a_hasty_client(client: &Client, address: SocketAddr) -> std::io::Result<Vec<u8>> {
+    let mut socket = std::net::TcpStream::connect(address)?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    let mut session = ClientConnection::new(client.config(), ServerName::try_from(NAME).unwrap()).unwrap();
+    session.write_tls(&mut socket)?;
+    while session.is_handshaking() {
+        session.read_tls(&mut socket)?;
+        session.process_new_packets().unwrap();
+    }
+    session.writer().write_all(&[b'x'; 48 * 1024])?;
+    let mut breath = Vec::new();
+    while session.wants_write() {
+        session.write_tls(&mut breath)?;
+    }
+    socket.write_all(&breath)?;
+    let mut said = Vec::new();
+    socket.read_to_end(&mut said)?;
+    Ok(said)
+}
+
+#[tokio::test]
+async fn a_refused_client_hears_why_whatever_it_has_sent_meanwhile() {
+    let pair = Pair::new();
+    let registry = pair.asking_for_certificates(ClientCertificates::Require).start().await;
+    let (client, address) = (Client { versions: vec![&TLS13], ..pair.client() }, registry.address());
+    let said = tokio::task::spawn_blocking(move || everything_said_to_a_hasty_client(&client, address)).await.unwrap();
+    assert!(!said.expect("the connection is closed, not reset").is_empty());
+
+    let mut client = Raw::to(registry.address()).await;
+    client.write([b"PUT /v2/ HTTP/1.1\r\n\r\n", &[b'x'; 48 * 1024][..]].concat()).await;
+    assert!(String::from_utf8_lossy(&client.until_closed().await).contains("speaks TLS"));
     registry.finish().await;
 }
 
