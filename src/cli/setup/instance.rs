@@ -4,7 +4,7 @@ use url::{Host, Url};
 
 use super::SetupFile;
 use crate::cli::instance_url::InstanceUrl;
-use crate::config::Config;
+use crate::config::{Config, Visibility};
 
 /// The one registry whose images Docker asks a mirror for.
 pub const DOCKER_HUB: &str = "docker.io";
@@ -37,6 +37,10 @@ pub struct Origin {
     pub url: String,
     /// Are names without a host its names?
     pub is_default: bool,
+    /// Do those who pull need credentials of their own there?
+    pub is_guarded: bool,
+    /// The Host headers that mean it.
+    pub hosts: Vec<String>,
 }
 
 impl Instance {
@@ -102,7 +106,13 @@ impl Origin {
             _ if fetched_from => upstream.url.origin().ascii_serialization(),
             name => format!("https://{name}"),
         };
-        Self { name: upstream.name.clone(), url, is_default: upstream.is_default }
+        Self {
+            name: upstream.name.clone(),
+            url,
+            is_default: upstream.is_default,
+            is_guarded: upstream.visibility == Visibility::Passthrough,
+            hosts: upstream.hosts.clone(),
+        }
     }
 
     fn known_image(&self) -> Option<&'static str> {
