@@ -250,7 +250,7 @@ async fn each_client_hears_how_to_sign_in_where_the_upstream_wants_to_know_who_p
     };
     let open = "docker.io: {default: true}, ghcr.io: {}";
     let nameless = "docker.io: {default: true}, ghcr.io: {visibility: passthrough}";
-    let named = "docker.io: {default: true}, ghcr.io: {visibility: passthrough, hosts: ['ghcr.lan:5000']}";
+    let named = "docker.io: {default: true}, ghcr.io: {visibility: passthrough, hosts: [ghcr.lan]}";
     for client in CLIENTS {
         assert!(!notes(open, client).await.iter().any(|note| note.contains("passthrough")), "{client}");
     }

@@ -91,6 +91,14 @@ impl Instance {
         (!self.is_plain && self.authority_pem.is_none()).then(|| note.into())
     }
 
+    /// What stands for it in a reference under another name of its own, which is on the same port unless it says otherwise.
+    pub fn by_name(&self, host: &str) -> String {
+        match self.authority.rsplit_once(':') {
+            Some((_, port)) if !host.contains(':') => format!("{host}:{port}"),
+            _ => host.to_owned(),
+        }
+    }
+
     /// A reference through this instance that names the registry: it works with every client, whatever is configured.
     pub fn by_prefix(&self, upstream: &Origin) -> String {
         format!("{}/{}/{}", self.authority, upstream.name, upstream.known_image().unwrap_or("NAME:TAG"))

@@ -44,12 +44,13 @@ fn to_upstream(client: Client, instance: &Instance, upstream: &Origin) -> String
     }
     match upstream.hosts.first() {
         Some(host) => {
-            let how = login(client, host);
+            let host = instance.by_name(host);
+            let how = login(client, &host);
             format!("{whose}. With a name and password of {name}: {how}; then pull {host}/NAME:TAG")
         }
         None => format!(
             "{whose}, and this client can tell who it is only where {name} has an address of its own: \
-             give this instance another name in DNS, write it with its port in upstreams.{name}.hosts, and run this again"
+             give this instance another name in DNS, write it in upstreams.{name}.hosts, and run this again"
         ),
     }
 }
