@@ -268,6 +268,12 @@ impl Pusher {
         }
     }
 
+    /// Blobs that no manifest names are promised for a grace period only.
+    #[allow(dead_code, reason = "for the bench that collects garbage meanwhile")]
+    pub fn forget_unnamed(&mut self) {
+        self.blobs.clear();
+    }
+
     /// Compares what the server has with what it acknowledged. Returns what is missing or wrong.
     pub async fn check(&mut self, address: SocketAddr) -> Vec<String> {
         let mut wrong = Vec::new();
