@@ -3,14 +3,16 @@
 //! ```text
 //! what a request presents ─ identify ─ Caller ─ may(permission, names) ─ Verdict
 //!                              │                     │
-//!     passwords robots tokens ─┘                     └─ policy, and what the token was issued for
+//! passwords robots tokens oidc ┘                     └─ policy, and what the token was issued for
 //! ```
 //! Nothing here knows HTTP, and nothing is looked up in a repository: whoever may not pull gets the same answer whether there is
 //! something or not. Rules count when a token is issued and again when it is used; so do users and robots that are gone.
 
 mod caller;
 mod identity;
+mod jwt;
 mod keys;
+mod oidc;
 mod passwords;
 mod policy;
 mod robots;
@@ -33,6 +35,8 @@ use crate::oci::RepositoryName;
 
 pub use caller::{Caller, Verdict};
 pub use identity::Identity;
+pub use jwt::Fault;
+pub use oidc::{Options as ProviderOptions, Provider, Providers};
 pub use passwords::Accounts;
 pub use policy::{Decision, Grant, Permission, Permissions, Policy, Rule, Source, Who};
 pub use robots::{NewRobot, ROBOT_PREFIX, Robot, RobotError, Robots};
@@ -91,6 +95,22 @@ pub enum Refusal {
     /// The token is not, or not any more, one of ours.
     #[error("the token is not valid, or not any more: get another one")]
     Token,
+    /// The token of somebody else is none that counts.
+    #[error("the token for {of} does not count: {fault}")]
+    Foreign {
+        /// The section of the configuration that says what would.
+        of: String,
+        /// Why not.
+        fault: Fault,
+    },
+    /// Nobody can tell whether a token is good.
+    #[error("{issuer} (auth.oidc.{provider}), which has issued the token, does not give its keys now: try again")]
+    IssuerSilent {
+        /// What it is called here.
+        provider: String,
+        /// Whose keys are missing.
+        issuer: String,
+    },
     /// The header makes no sense.
     #[error("the Authorization header must be one, of the form `Basic …` or `Bearer …`")]
     Unreadable,
@@ -125,7 +145,9 @@ pub struct Standing {
     pub policy: Policy,
     /// The users.
     pub accounts: Accounts,
-    /// The groups of each user.
+    /// Whose tokens are believed.
+    pub providers: Providers,
+    /// The groups of each user, by its name, and of everybody else, as it is displayed.
     pub groups: HashMap<String, Vec<String>>,
     /// Somebody can sign in; otherwise what requests say of who sent them is none of our business.
     pub is_configured: bool,
@@ -145,6 +167,7 @@ impl Standing {
         Self {
             policy: Policy::unconfigured(),
             accounts: Accounts::new([]),
+            providers: Providers::default(),
             groups: HashMap::new(),
             is_configured: false,
             realm: None,
@@ -155,7 +178,16 @@ impl Standing {
     }
 
     fn user(&self, name: &str) -> Identity {
-        Identity::User { name: name.to_owned(), groups: self.groups.get(name).cloned().unwrap_or_default() }
+        Identity::User { name: name.to_owned(), groups: self.groups_of(name) }
+    }
+
+    fn job(&self, provider: &str, subject: &str, expires_ms: i64) -> Identity {
+        let groups = self.groups_of(&format!("oidc:{provider}:{subject}"));
+        Identity::Job { provider: provider.to_owned(), subject: subject.to_owned(), groups, expires_ms }
+    }
+
+    fn groups_of(&self, member: &str) -> Vec<String> {
+        self.groups.get(member).cloned().unwrap_or_default()
     }
 }
 
@@ -168,6 +200,7 @@ pub struct Authority {
     robots: Robots,
     metadata: Metadata,
     clock: Clock,
+    metrics: Metrics,
 }
 
 impl Authority {
@@ -175,6 +208,8 @@ impl Authority {
     pub async fn open(standing: Standing, metadata: Metadata, clock: Clock, metrics: &Metrics) -> Result<Self, Error> {
         metrics.limit("robots_max", robots::ROBOTS_MAX as u64);
         metrics.limit("refresh_tokens_per_user_max", REFRESH_TOKENS_PER_USER_MAX as u64);
+        metrics.limit("issuer_document_bytes_max", oidc::DOCUMENT_BYTES_MAX as u64);
+        metrics.limit("issuer_keys_max", jwt::KEYS_MAX as u64);
         let keys = Keys::open(metadata.clone(), clock.clone()).await?;
         Ok(Self {
             standing: RwLock::new(Arc::new(standing)),
@@ -183,12 +218,15 @@ impl Authority {
             robots: Robots::open(metadata.clone()).await?,
             metadata,
             clock,
+            metrics: metrics.clone(),
         })
     }
 
     /// Decides by another configuration from now on, also for who has signed in already.
-    pub fn replace(&self, standing: Standing) {
-        *self.standing.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(standing);
+    pub fn replace(&self, mut standing: Standing) {
+        let mut current = self.standing.write().unwrap_or_else(PoisonError::into_inner);
+        standing.providers.inherit(&current.providers);
+        *current = Arc::new(standing);
     }
 
     /// What is configured now.
@@ -215,7 +253,7 @@ impl Authority {
         match presented {
             Presented::Nothing => Ok(stranger),
             Presented::Password { username, password } => self.sign_in(username, password, origin).await,
-            Presented::Token(token) => self.admit(token, origin),
+            Presented::Token(token) => self.admit(token, origin).await,
             Presented::Unreadable => Err(Refusal::Unreadable),
         }
     }
@@ -223,6 +261,9 @@ impl Authority {
     async fn sign_in(&self, username: &str, password: &SecretString, origin: Origin) -> Result<Caller, Refusal> {
         let (standing, now_ms) = (self.standing(), self.clock.now_ms());
         let Some(robot) = username.strip_prefix(ROBOT_PREFIX) else {
+            if let Some(admitted) = self.vouched_for(&standing, password).await {
+                return admitted;
+            }
             self.passwords.check(&standing.accounts, username, password, origin.address, now_ms).await?;
             return Ok(Caller::new(standing.user(username), None, standing));
         };
@@ -231,9 +272,34 @@ impl Authority {
         Ok(Caller::new(Identity::Robot { name: robot.to_owned(), grant }, None, standing))
     }
 
+    /// The job whose token this is, if it says that one of the providers has issued it. Of several that have the same
+    /// issuer the first that takes it counts.
+    async fn vouched_for(&self, standing: &Arc<Standing>, token: &SecretString) -> Option<Result<Caller, Refusal>> {
+        if standing.providers.is_empty() {
+            return None;
+        }
+        let issuer = jwt::issuer_of(token.expose_secret())?;
+        let mut refused = None;
+        for provider in standing.providers.of_issuer(&issuer) {
+            match provider.admit(token, &self.clock, &self.metrics).await {
+                Ok(job) => {
+                    let identity = standing.job(provider.name(), &job.subject, job.expires_ms);
+                    return Some(Ok(Caller::new(identity, None, Arc::clone(standing))));
+                }
+                // A token for somebody else's audience says less about what is wrong than one for ours.
+                Err(Refusal::Foreign { fault: Fault::Audience { .. }, .. }) if refused.is_some() => {}
+                Err(refusal) => refused = Some(refusal),
+            }
+        }
+        refused.map(Err)
+    }
+
     /// Who shows a token is who it was issued to, as that one is now.
-    fn admit(&self, token: &SecretString, origin: Origin) -> Result<Caller, Refusal> {
+    async fn admit(&self, token: &SecretString, origin: Origin) -> Result<Caller, Refusal> {
         let standing = self.standing();
+        if let Some(admitted) = self.vouched_for(&standing, token).await {
+            return admitted;
+        }
         let ticket = self.tokens.verify(token, &standing.service)?;
         let identity = match ticket.subject.split_once(':') {
             None if ticket.subject == "anonymous" => Identity::Anonymous { is_local: origin.is_local },
@@ -241,6 +307,14 @@ impl Authority {
             Some(("robot", name)) => {
                 let grant = self.robots.grant(name, self.clock.now_ms()).ok_or(Refusal::Token)?;
                 Identity::Robot { name: name.to_owned(), grant }
+            }
+            Some(("oidc", job)) => {
+                let (provider, subject) = job.split_once(':').ok_or(Refusal::Token)?;
+                let known = standing.providers.find(provider).ok_or(Refusal::Token)?;
+                if ticket.mark.as_deref() != Some(known.mark()) {
+                    return Err(Refusal::Token);
+                }
+                standing.job(provider, subject, ticket.expires_ms)
             }
             _ => return Err(Refusal::Token),
         };
@@ -256,6 +330,13 @@ impl Authority {
     ) -> Result<Issued, Error> {
         let standing = caller.standing();
         let mut ticket = Ticket::new(caller.identity().to_string());
+        let mut lifetime = standing.token_lifetime;
+        if let Identity::Job { provider, expires_ms, .. } = caller.identity() {
+            ticket.mark = standing.providers.find(provider).map(|provider| provider.mark().to_owned());
+            // Ours ends with the one that it was issued for.
+            let left_ms = u64::try_from(expires_ms - self.clock.now_ms()).unwrap_or(0);
+            lifetime = lifetime.min(Duration::from_millis(left_ms)).max(Duration::from_secs(1));
+        }
         for scope in scopes {
             match scope {
                 Scope::List => ticket.lists = standing.policy.may_list(caller.identity()),
@@ -268,7 +349,7 @@ impl Authority {
                 }
             }
         }
-        self.tokens.issue(&ticket, &standing.service, standing.token_lifetime).await
+        self.tokens.issue(&ticket, &standing.service, lifetime).await
     }
 
     /// What a client keeps instead of the password it has just shown; none for those who show no password.

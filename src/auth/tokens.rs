@@ -37,6 +37,8 @@ struct Claims {
     nbf: i64,
     iat: i64,
     jti: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mark: Option<String>,
     access: Vec<Access>,
 }
 
@@ -58,8 +60,10 @@ pub struct Ticket {
     pub access: HashMap<String, Permissions>,
     /// The list of repositories may be seen.
     pub lists: bool,
+    /// The settings under which it was issued to a job.
+    pub(super) mark: Option<String>,
     not_before_ms: i64,
-    expires_ms: i64,
+    pub(super) expires_ms: i64,
 }
 
 /// A token that was issued.
@@ -105,6 +109,7 @@ impl Tokens {
             nbf: now,
             iat: now,
             jti: uuid::Uuid::new_v4().to_string(),
+            mark: ticket.mark.clone(),
             access,
         };
         let key = self.keys.current().await?;
@@ -157,6 +162,7 @@ impl Tokens {
         let of_repository = |entry: &Access| (entry.kind == "repository").then(|| (entry.name.clone(), allowed(entry)));
         Some(Ticket {
             subject: claims.sub,
+            mark: claims.mark,
             lists: claims.access.iter().any(lists),
             access: claims.access.iter().filter_map(of_repository).collect(),
             not_before_ms: claims.nbf.checked_mul(1000)?,

@@ -2,10 +2,15 @@
 
 use std::collections::HashMap;
 
+use anyhow::Context as _;
+use globset::GlobSetBuilder;
+use secrecy::ExposeSecret as _;
 use tracing::{info, warn};
 
 use super::serve::globs;
-use crate::auth::{Accounts, Permission, Permissions, Policy, Rule, Standing, Who};
+use crate::auth::{
+    Accounts, Permission, Permissions, Policy, Provider, ProviderOptions, Providers, Rule, Standing, Who,
+};
 use crate::config::{self, Config};
 
 /// What the configuration says about who may do what.
@@ -18,15 +23,16 @@ pub(super) fn standing(config: &Config) -> anyhow::Result<Standing> {
     let is_for_members = |upstream: &&config::Upstream| upstream.visibility == config::Visibility::Authenticated;
     let members_only = config.upstreams.iter().filter(is_for_members).map(|upstream| upstream.name.parse());
     let policy = Policy {
-        rules: auth.rules.iter().map(rule).collect::<anyhow::Result<_>>()?,
+        rules: auth.rules.iter().map(|one| rule(auth, one)).collect::<anyhow::Result<_>>()?,
         members_only: members_only.collect::<Result<_, _>>()?,
         anonymous,
         local: anonymous,
         authenticated: anonymous.or(permissions(&auth.authenticated)),
-        admins: auth.admins.iter().map(who).collect::<anyhow::Result<_>>()?,
+        admins: auth.admins.iter().map(|one| who(auth, one)).collect::<anyhow::Result<_>>()?,
     };
     let users = auth.htpasswd.iter().flat_map(|htpasswd| &htpasswd.users);
     let accounts = Accounts::new(users.map(|user| (user.name.clone(), user.password.clone())));
+    let providers = auth.oidc.iter().map(|(name, oidc)| provider(name, oidc)).collect::<anyhow::Result<Vec<_>>>()?;
     let mut groups: HashMap<String, Vec<String>> = HashMap::new();
     for (group, members) in &auth.groups {
         for member in members {
@@ -36,6 +42,7 @@ pub(super) fn standing(config: &Config) -> anyhow::Result<Standing> {
     Ok(Standing {
         policy,
         accounts,
+        providers: Providers::new(providers),
         groups,
         is_configured: true,
         realm: auth.realm.clone(),
@@ -65,6 +72,7 @@ pub(super) fn say(config: &Config) {
         None => info!("no `auth` in the configuration: whoever asks from this machine may pull, push and delete"),
         Some(auth) => info!(
             users = auth.htpasswd.as_ref().map_or(0, |htpasswd| htpasswd.users.len()),
+            providers = auth.oidc.len(),
             rules = auth.rules.len(),
             anonymous = match auth.anonymous {
                 config::Anonymous::None => "none",
@@ -75,23 +83,53 @@ pub(super) fn say(config: &Config) {
     }
 }
 
-fn rule(rule: &config::AccessRule) -> anyhow::Result<Rule> {
+fn rule(auth: &config::Auth, rule: &config::AccessRule) -> anyhow::Result<Rule> {
     Ok(Rule {
         repositories: globs(&rule.repositories)?,
-        who: rule.identities.iter().map(who).collect::<anyhow::Result<_>>()?,
+        who: rule.identities.iter().map(|one| who(auth, one)).collect::<anyhow::Result<_>>()?,
         allow: permissions(&rule.allow),
         immutable: globs(&rule.immutable)?,
     })
 }
 
-fn who(who: &config::Who) -> anyhow::Result<Who> {
+fn who(auth: &config::Auth, who: &config::Who) -> anyhow::Result<Who> {
     Ok(match who {
         config::Who::Anonymous => Who::Anonymous,
         config::Who::Authenticated => Who::Authenticated,
         config::Who::Loopback => Who::Loopback,
         config::Who::User(name) => Who::User(config::units::glob(name)?.compile_matcher()),
         config::Who::Group(group) => Who::Group(group.clone()),
+        config::Who::Job(text) => {
+            let (provider, subjects) = auth.jobs(text)?;
+            Who::Job { provider: provider.to_owned(), subjects: config::units::text_glob(subjects)?.compile_matcher() }
+        }
     })
+}
+
+fn provider(name: &str, oidc: &config::Oidc) -> anyhow::Result<Provider> {
+    let ca = oidc.ca.as_ref().map(|ca| ca.text.expose_secret().to_owned());
+    let mut claims = Vec::new();
+    for (claim, config::Patterns(patterns)) in &oidc.claims {
+        let mut set = GlobSetBuilder::new();
+        for pattern in patterns {
+            set.add(config::units::text_glob(pattern)?);
+        }
+        claims.push((claim.clone(), set.build()?));
+    }
+    let written = serde_json::to_string(&(oidc, &ca))?;
+    let options = ProviderOptions {
+        name: name.to_owned(),
+        issuer: oidc.issuer.clone(),
+        audience: oidc.audience.clone(),
+        jwks_uri: oidc.jwks_url(),
+        claims,
+        identity: oidc.identity.clone(),
+        ca,
+        keys_lifetime: oidc.keys_lifetime,
+        keys_kept_for: oidc.keys_kept_for,
+        written,
+    };
+    Provider::new(options).with_context(|| format!("auth.oidc.{name}"))
 }
 
 fn permissions(allowed: &[config::Allowed]) -> Permissions {

@@ -29,10 +29,13 @@ impl Check<'_> {
             self.users(htpasswd);
         }
         self.tokens(auth);
+        self.providers(auth);
+        let auth = &*auth;
         let has_group = |who: &Who| if let Who::Group(group) = who { auth.groups.contains_key(group) } else { true };
         for (index, who) in auth.admins.iter().enumerate() {
             let path = KeyPath::of(&["auth", "admins"]).then(Step::Index(index));
             self.who(&path, who, has_group(who));
+            self.jobs(path.clone(), auth, who);
             if matches!(who, Who::Anonymous | Who::Loopback) {
                 self.refuse(path, Fault::EverybodyAdmin);
             }
@@ -42,7 +45,9 @@ impl Check<'_> {
             let identities = path.clone().then(Step::Key("identities".to_owned()));
             self.rule(path, rule);
             for (index, who) in rule.identities.iter().enumerate() {
-                self.who(&identities.clone().then(Step::Index(index)), who, has_group(who));
+                let path = identities.clone().then(Step::Index(index));
+                self.who(&path, who, has_group(who));
+                self.jobs(path, auth, who);
             }
         }
     }

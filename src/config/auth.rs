@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, path::PathBuf, str::FromStr, time::Duratio
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::units;
+use super::{oidc::Oidc, units};
 
 /// `auth`: without this section whoever asks from this machine may do everything, and everybody else may pull.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,7 +18,9 @@ pub struct Auth {
     pub anonymous: Anonymous,
     /// What whoever has signed in may do where no rule says otherwise. Default `[pull, push, delete]`.
     pub authenticated: Vec<Allowed>,
-    /// Users by group. Default none.
+    /// Providers whose tokens are believed, by name. Default none.
+    pub oidc: BTreeMap<String, Oidc>,
+    /// Members by group: users by their names, jobs as `oidc:PROVIDER:SUBJECT`. Default none.
     pub groups: BTreeMap<String, Vec<String>>,
     /// Who may look inside and steer, besides `http.admin_from`. Default nobody.
     pub admins: Vec<Who>,
@@ -43,6 +45,7 @@ impl Default for Auth {
             htpasswd: None,
             anonymous: Anonymous::default(),
             authenticated: vec![Allowed::Pull, Allowed::Push, Allowed::Delete],
+            oidc: BTreeMap::new(),
             groups: BTreeMap::new(),
             admins: Vec::new(),
             rules: Vec::new(),
@@ -102,8 +105,10 @@ pub enum Who {
     Loopback,
     /// Users by a glob of their names.
     User(String),
-    /// The users of a group.
+    /// The members of a group.
     Group(String),
+    /// Jobs by their provider and a glob of their subjects, as [`Auth::jobs`] reads it.
+    Job(String),
 }
 
 impl fmt::Display for Who {
@@ -114,6 +119,7 @@ impl fmt::Display for Who {
             Self::Loopback => f.write_str("loopback"),
             Self::User(name) => write!(f, "user:{name}"),
             Self::Group(name) => write!(f, "group:{name}"),
+            Self::Job(text) => write!(f, "oidc:{text}"),
         }
     }
 }
@@ -133,6 +139,7 @@ impl FromStr for Who {
             None if text == "loopback" => Ok(Self::Loopback),
             Some(("user", name)) => named(name).map(Self::User),
             Some(("group", name)) => named(name).map(Self::Group),
+            Some(("oidc", text)) => named(text).map(Self::Job),
             _ => Err(WhoInvalid),
         }
     }
@@ -146,7 +153,7 @@ impl Serialize for Who {
 
 impl<'de> Deserialize<'de> for Who {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let accepted = "anonymous (everybody), authenticated, loopback, user:NAME or group:NAME";
+        let accepted = "anonymous (everybody), authenticated, loopback, user:NAME, group:NAME or oidc:PROVIDER:SUBJECT";
         units::parsed(deserializer, accepted, |text| text.parse().ok())
     }
 }
@@ -312,7 +319,15 @@ mod tests {
 
     #[test]
     fn identities_are_printed_as_they_are_read() {
-        for text in ["anonymous", "authenticated", "loopback", "user:alice", "user:ci-*", "group:team-a"] {
+        for text in [
+            "anonymous",
+            "authenticated",
+            "loopback",
+            "user:alice",
+            "user:ci-*",
+            "group:team-a",
+            "oidc:github:repo:org/*",
+        ] {
             assert_eq!(text.parse::<Who>().map(|who| who.to_string()).as_deref(), Ok(text));
         }
         for text in ["", "alice", "user:", "group:", "*", "User:alice", "robot:ci", "anonymous:x"] {

@@ -180,6 +180,9 @@ pub enum Fault {
     /// A name of this service that would break the challenge.
     #[error("must be a word of letters, digits, `.`, `-`, `_`, `:` and `/`")]
     Service,
+    /// Providers of tokens that cannot be used.
+    #[error(transparent)]
+    Oidc(#[from] super::oidc::OidcFault),
     /// A log filter that cannot be read.
     #[error(
         "`{filter}` is neither a level (error, warn, info, debug, trace) nor a filter such as info,entrepot::cache=debug"

@@ -72,6 +72,7 @@ pub(super) const KEYS: &[(&[&str], Shape)] = &[
     (&["auth", "htpasswd"], Scalar),
     (&["auth", "anonymous"], Scalar),
     (&["auth", "authenticated"], List),
+    (&["auth", "oidc"], Map),
     (&["auth", "groups"], Map),
     (&["auth", "admins"], List),
     (&["auth", "rules"], List),

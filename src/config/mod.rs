@@ -17,6 +17,7 @@ mod keeping;
 mod keys;
 mod load;
 mod network;
+mod oidc;
 mod raw;
 mod read;
 mod sections;
@@ -41,6 +42,7 @@ pub use self::{
     keeping::{RepositoryQuota, Retention, pin_globs},
     load::{LoadedConfig, load},
     network::Network,
+    oidc::{Oidc, OidcFault, Patterns},
     sections::{Cache, Gc, Http, Log, LogFormat, ProxyProtocol, Push, Sparse, Storage},
     server_tls::{ClientCertificates, ServerTls, TlsVersion},
     source::{Credentials, Identity, Password, Patience, Pem, Route, Source, Tls},

@@ -257,7 +257,7 @@ fn implied_url(name: &str) -> String {
     }
 }
 
-fn parse_url(text: &str) -> Result<Url, Fault> {
+pub(super) fn parse_url(text: &str) -> Result<Url, Fault> {
     let url = Url::parse(text).map_err(|reason| Fault::Url { reason })?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err(Fault::UrlScheme { scheme: url.scheme().to_owned() });

@@ -130,7 +130,7 @@ struct Door<'a> {
 impl Door<'_> {
     /// Who shows a wrong key is not taken for nobody.
     fn refuse(&self, refusal: &Refusal, needed: &Needed<'_>) -> ApiError {
-        let error = if *refusal == Refusal::Token { Some("invalid_token") } else { None };
+        let error = matches!(refusal, Refusal::Token | Refusal::Foreign { .. }).then_some("invalid_token");
         ApiError::refused(refusal).challenge(self.challenge(needed, error))
     }
 

@@ -139,6 +139,8 @@ async fn who(app: &AppState, asked: &Asked, wanted: &Wanted) -> Result<Caller, N
     };
     match app.authority.identify(presented, asked.origin()).await {
         Ok(caller) => Ok(caller),
+        // That one is for us, whatever came of it.
+        Err(refusal @ (Refusal::Foreign { .. } | Refusal::IssuerSilent { .. })) => Err(refusal.into()),
         Err(refusal) => stranger_instead(app, asked, wanted).ok_or_else(|| refusal.into()),
     }
 }

@@ -42,7 +42,7 @@ fn assembled(text: &str, variables: &[(&str, &str)], flags: ServeFlags) -> Resul
     assemble(&Layers { file: Some(("config.yaml".into(), text.to_owned())), variables, flags }, secret)
 }
 
-fn from_text(text: &str) -> Result<Config, Error> {
+pub(super) fn from_text(text: &str) -> Result<Config, Error> {
     assembled(text, &[], ServeFlags::default()).map(|(config, _)| config)
 }
 

@@ -2,6 +2,7 @@
 
 mod attacks;
 mod matrix;
+mod oidc;
 mod rules;
 mod tokens;
 

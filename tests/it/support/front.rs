@@ -131,7 +131,7 @@ async fn pass_on(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), to: SocketA
     copy_bidirectional(stream, &mut upstream).await.map(|_| ())
 }
 
-async fn read_head(stream: &mut TcpStream) -> io::Result<String> {
+pub async fn read_head(stream: &mut TcpStream) -> io::Result<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await?);
