@@ -43,7 +43,12 @@ impl Caller {
 
     /// Did it show something: a password or a token, be it one for nobody in particular?
     pub const fn has_come_in(&self) -> bool {
-        self.ticket.is_some() || self.identity.is_signed_in()
+        self.ticket.is_some() || (self.identity.is_signed_in() && !self.is_by_certificate())
+    }
+
+    /// Has it nothing but the certificate of its connection, and perhaps something better to show?
+    pub const fn is_by_certificate(&self) -> bool {
+        self.ticket.is_none() && matches!(self.identity, Identity::Certificate { .. })
     }
 
     /// What decides for it in the repository that is called `names`, whatever its token is for.

@@ -9,6 +9,7 @@
 //! something or not. Rules count when a token is issued and again when it is used; so do users and robots that are gone.
 
 mod caller;
+mod certificate;
 mod identity;
 mod jwt;
 mod keys;
@@ -34,6 +35,7 @@ use crate::metrics::Metrics;
 use crate::oci::RepositoryName;
 
 pub use caller::{Caller, Verdict};
+pub use certificate::{CertificateName, PeerCertificate};
 pub use identity::Identity;
 pub use jwt::Fault;
 pub use oidc::{Options as ProviderOptions, Provider, Providers};
@@ -72,12 +74,14 @@ pub enum Presented {
 }
 
 /// Where a request comes from.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Origin {
     /// The address of whoever sent it.
     pub address: Option<IpAddr>,
     /// It was sent from this machine, and nobody sent it on.
     pub is_local: bool,
+    /// Whom the client proved to be when it connected.
+    pub certificate: Option<Arc<PeerCertificate>>,
 }
 
 /// Why somebody is not who it says it is.
@@ -147,6 +151,8 @@ pub struct Standing {
     pub accounts: Accounts,
     /// Whose tokens are believed.
     pub providers: Providers,
+    /// The name of a client's certificate that makes it somebody, if certificates do.
+    pub certificates: Option<CertificateName>,
     /// The groups of each user, by its name, and of everybody else, as it is displayed.
     pub groups: HashMap<String, Vec<String>>,
     /// Somebody can sign in; otherwise what requests say of who sent them is none of our business.
@@ -168,6 +174,7 @@ impl Standing {
             policy: Policy::unconfigured(),
             accounts: Accounts::new([]),
             providers: Providers::default(),
+            certificates: None,
             groups: HashMap::new(),
             is_configured: false,
             realm: None,
@@ -184,6 +191,12 @@ impl Standing {
     fn job(&self, provider: &str, subject: &str, expires_ms: i64) -> Identity {
         let groups = self.groups_of(&format!("oidc:{provider}:{subject}"));
         Identity::Job { provider: provider.to_owned(), subject: subject.to_owned(), groups, expires_ms }
+    }
+
+    /// Whom a certificate makes its client.
+    fn certified(&self, origin: &Origin) -> Option<Identity> {
+        let name = self.certificates?.of(origin.certificate.as_deref()?)?;
+        Some(Identity::Certificate { name: name.to_owned(), groups: self.groups_of(&format!("cert:{name}")) })
     }
 
     fn groups_of(&self, member: &str) -> Vec<String> {
@@ -240,25 +253,29 @@ impl Authority {
     }
 
     /// Nobody in particular.
-    pub fn stranger(&self, origin: Origin) -> Caller {
+    pub fn stranger(&self, origin: &Origin) -> Caller {
         Caller::new(Identity::Anonymous { is_local: origin.is_local }, None, self.standing())
     }
 
-    /// Finds out who sent a request.
-    pub async fn identify(&self, presented: &Presented, origin: Origin) -> Result<Caller, Refusal> {
+    /// Finds out who sent a request. What it shows comes before the certificate of its connection: somebody signs in from a
+    /// machine that has one.
+    pub async fn identify(&self, presented: &Presented, origin: &Origin) -> Result<Caller, Refusal> {
         let stranger = self.stranger(origin);
         if !stranger.standing().is_configured {
             return Ok(stranger);
         }
         match presented {
-            Presented::Nothing => Ok(stranger),
+            Presented::Nothing => {
+                let certified = stranger.standing().certified(origin);
+                Ok(certified.map_or(stranger, |identity| Caller::new(identity, None, self.standing())))
+            }
             Presented::Password { username, password } => self.sign_in(username, password, origin).await,
             Presented::Token(token) => self.admit(token, origin).await,
             Presented::Unreadable => Err(Refusal::Unreadable),
         }
     }
 
-    async fn sign_in(&self, username: &str, password: &SecretString, origin: Origin) -> Result<Caller, Refusal> {
+    async fn sign_in(&self, username: &str, password: &SecretString, origin: &Origin) -> Result<Caller, Refusal> {
         let (standing, now_ms) = (self.standing(), self.clock.now_ms());
         let Some(robot) = username.strip_prefix(ROBOT_PREFIX) else {
             if let Some(admitted) = self.vouched_for(&standing, password).await {
@@ -295,7 +312,7 @@ impl Authority {
     }
 
     /// Who shows a token is who it was issued to, as that one is now.
-    async fn admit(&self, token: &SecretString, origin: Origin) -> Result<Caller, Refusal> {
+    async fn admit(&self, token: &SecretString, origin: &Origin) -> Result<Caller, Refusal> {
         let standing = self.standing();
         if let Some(admitted) = self.vouched_for(&standing, token).await {
             return admitted;
@@ -308,6 +325,11 @@ impl Authority {
                 let grant = self.robots.grant(name, self.clock.now_ms()).ok_or(Refusal::Token)?;
                 Identity::Robot { name: name.to_owned(), grant }
             }
+            // Whoever copies the token has not got the certificate.
+            Some(("cert", _)) => match standing.certified(origin) {
+                Some(identity) if identity.to_string() == ticket.subject => identity,
+                _ => return Err(Refusal::Token),
+            },
             Some(("oidc", job)) => {
                 let (provider, subject) = job.split_once(':').ok_or(Refusal::Token)?;
                 let known = standing.providers.find(provider).ok_or(Refusal::Token)?;

@@ -109,6 +109,8 @@ pub enum Who {
         /// The subjects.
         subjects: GlobMatcher,
     },
+    /// Clients by the names in their certificates.
+    Certificate(GlobMatcher),
 }
 
 impl Who {
@@ -122,6 +124,7 @@ impl Who {
             (Self::Job { provider, subjects }, Identity::Job { provider: of, subject, .. }) => {
                 provider == of && subjects.is_match(subject)
             }
+            (Self::Certificate(names), Identity::Certificate { name, .. }) => names.is_match(name),
             _ => false,
         }
     }
@@ -260,7 +263,9 @@ impl Policy {
         match identity {
             Identity::Anonymous { is_local: true } => self.local,
             Identity::Anonymous { is_local: false } => self.anonymous,
-            Identity::User { .. } | Identity::Job { .. } | Identity::Robot { .. } => self.authenticated,
+            Identity::User { .. } | Identity::Job { .. } | Identity::Certificate { .. } | Identity::Robot { .. } => {
+                self.authenticated
+            }
         }
     }
 

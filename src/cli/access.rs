@@ -9,7 +9,8 @@ use tracing::{info, warn};
 
 use super::serve::globs;
 use crate::auth::{
-    Accounts, Permission, Permissions, Policy, Provider, ProviderOptions, Providers, Rule, Standing, Who,
+    Accounts, CertificateName, Permission, Permissions, Policy, Provider, ProviderOptions, Providers, Rule, Standing,
+    Who,
 };
 use crate::config::{self, Config};
 
@@ -43,6 +44,7 @@ pub(super) fn standing(config: &Config) -> anyhow::Result<Standing> {
         policy,
         accounts,
         providers: Providers::new(providers),
+        certificates: auth.certificates.map(certificate_name),
         groups,
         is_configured: true,
         realm: auth.realm.clone(),
@@ -98,12 +100,22 @@ fn who(auth: &config::Auth, who: &config::Who) -> anyhow::Result<Who> {
         config::Who::Authenticated => Who::Authenticated,
         config::Who::Loopback => Who::Loopback,
         config::Who::User(name) => Who::User(config::units::glob(name)?.compile_matcher()),
+        config::Who::Certificate(name) => Who::Certificate(config::units::glob(name)?.compile_matcher()),
         config::Who::Group(group) => Who::Group(group.clone()),
         config::Who::Job(text) => {
             let (provider, subjects) = auth.jobs(text)?;
             Who::Job { provider: provider.to_owned(), subjects: config::units::text_glob(subjects)?.compile_matcher() }
         }
     })
+}
+
+const fn certificate_name(name: config::CertificateName) -> CertificateName {
+    match name {
+        config::CertificateName::CommonName => CertificateName::CommonName,
+        config::CertificateName::Dns => CertificateName::Dns,
+        config::CertificateName::Email => CertificateName::Email,
+        config::CertificateName::Uri => CertificateName::Uri,
+    }
 }
 
 fn provider(name: &str, oidc: &config::Oidc) -> anyhow::Result<Provider> {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    Config, Visibility, Who,
+    ClientCertificates, Config, Visibility, Who,
     auth::{AccessRule, Auth, Htpasswd, parse_htpasswd},
     diagnose::Fault,
     tree::{KeyPath, Step},
@@ -29,6 +29,9 @@ impl Check<'_> {
             self.users(htpasswd);
         }
         self.tokens(auth);
+        if auth.certificates.is_some() && config.http.tls.client_certificates == ClientCertificates::None {
+            self.refuse(KeyPath::of(&["auth", "certificates"]), Fault::NoCertificates);
+        }
         self.providers(auth);
         let auth = &*auth;
         let has_group = |who: &Who| if let Who::Group(group) = who { auth.groups.contains_key(group) } else { true };
@@ -102,7 +105,7 @@ impl Check<'_> {
     }
 
     fn who(&mut self, path: &KeyPath, who: &Who, is_group: bool) {
-        if let Who::User(name) = who
+        if let Who::User(name) | Who::Certificate(name) = who
             && let Err(error) = units::glob(name)
         {
             let fault = Fault::Pattern { pattern: name.clone(), reason: error.kind().clone() };

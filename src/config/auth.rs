@@ -20,7 +20,10 @@ pub struct Auth {
     pub authenticated: Vec<Allowed>,
     /// Providers whose tokens are believed, by name. Default none.
     pub oidc: BTreeMap<String, Oidc>,
-    /// Members by group: users by their names, jobs as `oidc:PROVIDER:SUBJECT`. Default none.
+    /// Which name of a client's certificate makes it somebody. Default none: certificates make nobody.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificates: Option<CertificateName>,
+    /// Members by group: users by their names, others as `oidc:PROVIDER:SUBJECT` and `cert:NAME`. Default none.
     pub groups: BTreeMap<String, Vec<String>>,
     /// Who may look inside and steer, besides `http.admin_from`. Default nobody.
     pub admins: Vec<Who>,
@@ -46,6 +49,7 @@ impl Default for Auth {
             anonymous: Anonymous::default(),
             authenticated: vec![Allowed::Pull, Allowed::Push, Allowed::Delete],
             oidc: BTreeMap::new(),
+            certificates: None,
             groups: BTreeMap::new(),
             admins: Vec::new(),
             rules: Vec::new(),
@@ -55,6 +59,20 @@ impl Default for Auth {
             refresh_lifetime: Duration::from_hours(90 * 24),
         }
     }
+}
+
+/// `auth.certificates`: which name in a certificate is who has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CertificateName {
+    /// The subject's common name.
+    CommonName,
+    /// The alternative name of the kind DNS.
+    Dns,
+    /// The one of the kind email.
+    Email,
+    /// The one of the kind URI, of SPIFFE for instance.
+    Uri,
 }
 
 /// `auth.anonymous`: what nobody in particular may do.
@@ -109,6 +127,8 @@ pub enum Who {
     Group(String),
     /// Jobs by their provider and a glob of their subjects, as [`Auth::jobs`] reads it.
     Job(String),
+    /// Clients by a glob of the names in their certificates.
+    Certificate(String),
 }
 
 impl fmt::Display for Who {
@@ -120,6 +140,7 @@ impl fmt::Display for Who {
             Self::User(name) => write!(f, "user:{name}"),
             Self::Group(name) => write!(f, "group:{name}"),
             Self::Job(text) => write!(f, "oidc:{text}"),
+            Self::Certificate(name) => write!(f, "cert:{name}"),
         }
     }
 }
@@ -139,6 +160,7 @@ impl FromStr for Who {
             None if text == "loopback" => Ok(Self::Loopback),
             Some(("user", name)) => named(name).map(Self::User),
             Some(("group", name)) => named(name).map(Self::Group),
+            Some(("cert", name)) => named(name).map(Self::Certificate),
             Some(("oidc", text)) => named(text).map(Self::Job),
             _ => Err(WhoInvalid),
         }
@@ -153,7 +175,8 @@ impl Serialize for Who {
 
 impl<'de> Deserialize<'de> for Who {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let accepted = "anonymous (everybody), authenticated, loopback, user:NAME, group:NAME or oidc:PROVIDER:SUBJECT";
+        let accepted = "anonymous (everybody), authenticated, loopback, user:NAME, group:NAME, cert:NAME or \
+                        oidc:PROVIDER:SUBJECT";
         units::parsed(deserializer, accepted, |text| text.parse().ok())
     }
 }
@@ -327,6 +350,7 @@ mod tests {
             "user:ci-*",
             "group:team-a",
             "oidc:github:repo:org/*",
+            "cert:node-*",
         ] {
             assert_eq!(text.parse::<Who>().map(|who| who.to_string()).as_deref(), Ok(text));
         }

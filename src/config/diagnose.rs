@@ -324,6 +324,9 @@ pub enum Fault {
     /// Client certificates without TLS.
     #[error("needs `certificate` and `key`: clients show certificates over TLS only")]
     ClientCaAlone,
+    /// Identities by certificates that nobody is asked for.
+    #[error("needs `http.tls.client_certificates: request` or `require`: no client shows a certificate unasked")]
+    NoCertificates,
     /// The PROXY protocol, believed of nobody.
     #[error("needs `http.trusted_proxies`: the networks of the proxies that may say so")]
     NoTrustedProxy,

@@ -73,6 +73,7 @@ pub(super) const KEYS: &[(&[&str], Shape)] = &[
     (&["auth", "anonymous"], Scalar),
     (&["auth", "authenticated"], List),
     (&["auth", "oidc"], Map),
+    (&["auth", "certificates"], Scalar),
     (&["auth", "groups"], Map),
     (&["auth", "admins"], List),
     (&["auth", "rules"], List),

@@ -36,7 +36,7 @@ mod tests;
 use serde::Serialize;
 
 pub use self::{
-    auth::{AccessRule, Account, Allowed, Anonymous, Auth, Htpasswd, Who, is_user, parse_htpasswd},
+    auth::{AccessRule, Account, Allowed, Anonymous, Auth, CertificateName, Htpasswd, Who, is_user, parse_htpasswd},
     diagnose::{Error, Fault, Problem},
     flags::ServeFlags,
     keeping::{RepositoryQuota, Retention, pin_globs},

@@ -150,7 +150,7 @@ impl Asked {
     pub fn origin(&self) -> Origin {
         let Client { address, unvouched, is_proxy, .. } = &self.client;
         let is_local = address.is_some_and(|address| address.is_loopback()) && unvouched.is_none() && !is_proxy;
-        Origin { address: *address, is_local }
+        Origin { address: *address, is_local, certificate: self.certificate.clone() }
     }
 
     /// The host that the client thinks it talks to, in lower case, with its port if one was said.

@@ -137,7 +137,7 @@ async fn who(app: &AppState, asked: &Asked, wanted: &Wanted) -> Result<Caller, N
         Proof::Presented(Presented::Token(_)) => return Err(Refusal::Token.into()),
         Proof::Presented(presented) => presented,
     };
-    match app.authority.identify(presented, asked.origin()).await {
+    match app.authority.identify(presented, &asked.origin()).await {
         Ok(caller) => Ok(caller),
         // That one is for us, whatever came of it.
         Err(refusal @ (Refusal::Foreign { .. } | Refusal::IssuerSilent { .. })) => Err(refusal.into()),
@@ -148,7 +148,7 @@ async fn who(app: &AppState, asked: &Asked, wanted: &Wanted) -> Result<Caller, N
 /// Docker's daemon shows a mirror of its default registry the password for that registry, which is none of ours. Where
 /// everybody may pull what it wants, it gets that; otherwise it would go past the mirror without a word to anybody.
 fn stranger_instead(app: &AppState, asked: &Asked, wanted: &Wanted) -> Option<Caller> {
-    let stranger = app.authority.stranger(asked.origin());
+    let stranger = app.authority.stranger(&asked.origin());
     let may_pull = |scope: &Scope| match scope {
         Scope::List => false,
         Scope::Repository { name, wanted } => {

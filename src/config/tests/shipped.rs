@@ -76,12 +76,17 @@ fn shipped_access() -> String {
     let (_, after) = SHIPPED.split_once("\n# auth:\n").unwrap();
     let lines = after.lines().take_while(|line| line.starts_with('#'));
     let lines: Vec<&str> = lines.map(|line| line.strip_prefix("# ").unwrap()).collect();
-    format!("auth:\n{}\n", lines.join("\n").replace("  # realm:", "  realm:"))
+    format!(
+        "auth:\n{}\n",
+        lines.join("\n").replace("  # realm:", "  realm:").replace("  # certificates:", "  certificates:")
+    )
 }
 
 #[test]
 fn the_shipped_rules_are_accepted() {
-    let text = shipped_access();
+    let tls = "http: {tls: {certificate: /etc/ssl/lan.pem, key: /run/secrets/lan.key, client_ca: /etc/ssl/lan.pem, \
+               client_certificates: request}}\n";
+    let text = format!("{tls}{}", shipped_access());
     let config = from_text(&text).unwrap();
     let auth = config.auth.unwrap();
     assert_eq!((auth.rules.len(), auth.admins.len(), auth.htpasswd.unwrap().users.len()), (2, 1, 2));
