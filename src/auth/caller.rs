@@ -62,9 +62,7 @@ impl Caller {
             return Verdict::No;
         }
         let Some(ticket) = &self.ticket else { return Verdict::Yes };
-        let names = names();
-        let issued = names.first().and_then(|first| ticket.access.get(first)).copied().unwrap_or_default();
-        if issued.has(permission) { Verdict::Yes } else { Verdict::OutOfScope }
+        if ticket.permissions(&names()).has(permission) { Verdict::Yes } else { Verdict::OutOfScope }
     }
 
     /// May it see the list of repositories, of which it is shown those it may pull?

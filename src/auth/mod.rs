@@ -20,6 +20,7 @@ mod robots;
 mod scope;
 mod secret;
 mod throttle;
+mod token_server;
 mod tokens;
 
 use std::collections::HashMap;
@@ -37,12 +38,13 @@ use crate::oci::RepositoryName;
 pub use caller::{Caller, Verdict};
 pub use certificate::{CertificateName, PeerCertificate};
 pub use identity::Identity;
-pub use jwt::Fault;
+pub use jwt::{Fault, KeySet, KeysInvalid};
 pub use oidc::{Options as ProviderOptions, Provider, Providers};
 pub use passwords::Accounts;
 pub use policy::{Decision, Grant, Permission, Permissions, Policy, Rule, Source, Who};
 pub use robots::{NewRobot, ROBOT_PREFIX, Robot, RobotError, Robots};
 pub use scope::Scope;
+pub use token_server::TokenServer;
 pub use tokens::{ISSUER, Issued, Ticket};
 
 use keys::Keys;
@@ -157,6 +159,8 @@ pub struct Standing {
     pub groups: HashMap<String, Vec<String>>,
     /// Somebody can sign in; otherwise what requests say of who sent them is none of our business.
     pub is_configured: bool,
+    /// Who issues the tokens, if it is not this registry.
+    pub token_server: Option<TokenServer>,
     /// Where clients get tokens, if not at the name by which they know us.
     pub realm: Option<String>,
     /// For whom tokens are meant.
@@ -177,6 +181,7 @@ impl Standing {
             certificates: None,
             groups: HashMap::new(),
             is_configured: false,
+            token_server: None,
             realm: None,
             service: String::new(),
             token_lifetime: Duration::ZERO,
@@ -185,7 +190,9 @@ impl Standing {
     }
 
     fn user(&self, name: &str) -> Identity {
-        Identity::User { name: name.to_owned(), groups: self.groups_of(name) }
+        // With a colon it is the name that a token server has given; groups have others by such names.
+        let groups = if name.contains(':') { Vec::new() } else { self.groups_of(name) };
+        Identity::User { name: name.to_owned(), groups }
     }
 
     fn job(&self, provider: &str, subject: &str, expires_ms: i64) -> Identity {
@@ -316,6 +323,14 @@ impl Authority {
         let standing = self.standing();
         if let Some(admitted) = self.vouched_for(&standing, token).await {
             return admitted;
+        }
+        if let Some(server) = &standing.token_server {
+            let ticket = server.verify(token.expose_secret(), &standing.service, self.clock.now_ms())?;
+            let identity = match ticket.subject.as_str() {
+                "" => Identity::Anonymous { is_local: origin.is_local },
+                name => standing.user(name),
+            };
+            return Ok(Caller::new(identity, Some(Arc::new(ticket)), standing));
         }
         let ticket = self.tokens.verify(token, &standing.service)?;
         let identity = match ticket.subject.split_once(':') {

@@ -119,12 +119,12 @@ impl Who {
             (Self::Anonymous, _) => true,
             (Self::Authenticated, identity) => identity.is_signed_in(),
             (Self::Loopback, Identity::Anonymous { is_local }) => *is_local,
-            (Self::User(names), Identity::User { name, .. }) => names.is_match(name),
+            (Self::User(names), Identity::User { name, .. })
+            | (Self::Certificate(names), Identity::Certificate { name, .. }) => names.is_match(name),
             (Self::Group(group), identity) => identity.groups().contains(group),
             (Self::Job { provider, subjects }, Identity::Job { provider: of, subject, .. }) => {
                 provider == of && subjects.is_match(subject)
             }
-            (Self::Certificate(names), Identity::Certificate { name, .. }) => names.is_match(name),
             _ => false,
         }
     }

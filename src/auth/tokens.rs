@@ -62,6 +62,8 @@ pub struct Ticket {
     pub lists: bool,
     /// The settings under which it was issued to a job.
     pub(super) mark: Option<String>,
+    /// It was issued by a token server that is not ours.
+    pub(super) is_of_another: bool,
     not_before_ms: i64,
     pub(super) expires_ms: i64,
 }
@@ -163,6 +165,7 @@ impl Tokens {
         Some(Ticket {
             subject: claims.sub,
             mark: claims.mark,
+            is_of_another: false,
             lists: claims.access.iter().any(lists),
             access: claims.access.iter().filter_map(of_repository).collect(),
             not_before_ms: claims.nbf.checked_mul(1000)?,
@@ -185,6 +188,11 @@ impl Ticket {
     /// One for nothing yet.
     pub(super) fn new(subject: String) -> Self {
         Self { subject, ..Self::default() }
+    }
+
+    /// One of another token server.
+    pub(super) fn of_another(subject: String) -> Self {
+        Self { subject, is_of_another: true, ..Self::default() }
     }
 }
 

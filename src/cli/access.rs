@@ -9,8 +9,8 @@ use tracing::{info, warn};
 
 use super::serve::globs;
 use crate::auth::{
-    Accounts, CertificateName, Permission, Permissions, Policy, Provider, ProviderOptions, Providers, Rule, Standing,
-    Who,
+    Accounts, CertificateName, KeySet, KeysInvalid, Permission, Permissions, Policy, Provider, ProviderOptions,
+    Providers, Rule, Standing, TokenServer, Who,
 };
 use crate::config::{self, Config};
 
@@ -47,8 +47,9 @@ pub(super) fn standing(config: &Config) -> anyhow::Result<Standing> {
         certificates: auth.certificates.map(certificate_name),
         groups,
         is_configured: true,
-        realm: auth.realm.clone(),
-        service: auth.service.clone(),
+        token_server: auth.token_server.as_ref().map(token_server).transpose()?,
+        realm: auth.token_server.as_ref().map(|server| server.realm.clone()).or_else(|| auth.realm.clone()),
+        service: auth.token_server.as_ref().map_or(&auth.service, |server| &server.service).clone(),
         token_lifetime: auth.token_lifetime,
         refresh_lifetime: auth.refresh_lifetime,
     })
@@ -107,6 +108,16 @@ fn who(auth: &config::Auth, who: &config::Who) -> anyhow::Result<Who> {
             Who::Job { provider: provider.to_owned(), subjects: config::units::text_glob(subjects)?.compile_matcher() }
         }
     })
+}
+
+fn token_server(server: &config::TokenServer) -> anyhow::Result<TokenServer> {
+    let keys = match (&server.certificate, &server.jwks) {
+        (Some(pem), _) => KeySet::of_pem(pem.text.expose_secret()),
+        (None, Some(jwks)) => KeySet::of_jwks(jwks.text.expose_secret().as_bytes()),
+        (None, None) => Err(KeysInvalid::Nothing),
+    };
+    let keys = keys.context("the keys of auth.token_server")?;
+    Ok(TokenServer { issuer: server.issuer.clone(), keys })
 }
 
 const fn certificate_name(name: config::CertificateName) -> CertificateName {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, path::PathBuf, str::FromStr, time::Duratio
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{oidc::Oidc, units};
+use super::{oidc::Oidc, token_server::TokenServer, units};
 
 /// `auth`: without this section whoever asks from this machine may do everything, and everybody else may pull.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +29,9 @@ pub struct Auth {
     pub admins: Vec<Who>,
     /// Who may do what in which repositories; the first that fits counts. Default none.
     pub rules: Vec<AccessRule>,
+    /// Who issues the tokens instead of this registry. Default none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_server: Option<TokenServer>,
     /// Where clients get their tokens, as a URL. Default: `/token` at the name by which a client has reached us.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub realm: Option<String>,
@@ -53,6 +56,7 @@ impl Default for Auth {
             groups: BTreeMap::new(),
             admins: Vec::new(),
             rules: Vec::new(),
+            token_server: None,
             realm: None,
             service: "entrepot".to_owned(),
             token_lifetime: Duration::from_mins(5),

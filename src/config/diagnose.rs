@@ -183,6 +183,9 @@ pub enum Fault {
     /// Providers of tokens that cannot be used.
     #[error(transparent)]
     Oidc(#[from] super::oidc::OidcFault),
+    /// A token server that cannot be used.
+    #[error(transparent)]
+    TokenServer(#[from] super::token_server::TokenServerFault),
     /// A log filter that cannot be read.
     #[error(
         "`{filter}` is neither a level (error, warn, info, debug, trace) nor a filter such as info,entrepot::cache=debug"

@@ -77,6 +77,7 @@ pub(super) const KEYS: &[(&[&str], Shape)] = &[
     (&["auth", "groups"], Map),
     (&["auth", "admins"], List),
     (&["auth", "rules"], List),
+    (&["auth", "token_server"], Map),
     (&["auth", "realm"], Scalar),
     (&["auth", "service"], Scalar),
     (&["auth", "token_lifetime"], Scalar),

@@ -24,6 +24,7 @@ mod sections;
 mod server_tls;
 mod source;
 mod sources;
+mod token_server;
 mod tree;
 pub mod units;
 mod upstream;
@@ -46,6 +47,7 @@ pub use self::{
     sections::{Cache, Gc, Http, Log, LogFormat, ProxyProtocol, Push, Sparse, Storage},
     server_tls::{ClientCertificates, ServerTls, TlsVersion},
     source::{Credentials, Identity, Password, Patience, Pem, Route, Source, Tls},
+    token_server::{TokenServer, TokenServerFault},
     tree::{KeyPath, Origin, Step},
     units::Limit,
     upstream::{OnUpstream404, Prefetch, TagRule, Upstream, Visibility},

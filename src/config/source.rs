@@ -84,7 +84,7 @@ pub struct Tls {
     pub insecure: bool,
 }
 
-/// A PEM file and what was in it at the start.
+/// A file, most often in PEM, and what was in it at the start.
 #[derive(Debug, Clone)]
 pub struct Pem {
     /// The file.

@@ -52,6 +52,9 @@ async fn answer(app: &AppState, request: Request, line: &mut Line) -> Result<Res
     if !standing.is_configured {
         return Err(ApiError::no_endpoint("there are no tokens here: this registry's configuration has no `auth`"));
     }
+    if let (Some(_), Some(realm)) = (&standing.token_server, &standing.realm) {
+        return Err(ApiError::no_endpoint(format!("there are no tokens here: get them at {realm}")));
+    }
     let wanted = match asked.method {
         Method::GET => Wanted::of_query(&asked),
         Method::POST => Wanted::of_form(&asked, &form(app, body).await?)?,

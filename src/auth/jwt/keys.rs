@@ -3,7 +3,14 @@
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, DecodingKey};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, SubjectPublicKeyInfoDer};
 use serde::Deserialize;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::oid_registry::{OID_EC_P256, OID_NIST_EC_P384, OID_SIG_ED25519};
+use x509_parser::prelude::FromDer as _;
+use x509_parser::public_key::PublicKey;
+use x509_parser::x509::SubjectPublicKeyInfo;
 
 use super::Wanted;
 
@@ -71,6 +78,21 @@ impl KeySet {
         Self::of(known.collect())
     }
 
+    /// Reads certificates and public keys in PEM. Nothing is asked of the certificates but their keys, which have no names: any
+    /// name will do in a token.
+    pub fn of_pem(pem: &str) -> Result<Self, KeysInvalid> {
+        let certificates = CertificateDer::pem_slice_iter(pem.as_bytes()).filter_map(|certificate| {
+            let certificate = certificate.ok()?;
+            let (_, certificate) = X509Certificate::from_der(&certificate).ok()?;
+            key_of(certificate.public_key())
+        });
+        let bare = SubjectPublicKeyInfoDer::pem_slice_iter(pem.as_bytes()).filter_map(|key| {
+            let key = key.ok()?;
+            key_of(&SubjectPublicKeyInfo::from_der(&key).ok()?.1)
+        });
+        Self::of(certificates.chain(bare).collect())
+    }
+
     fn of(keys: Vec<Key>) -> Result<Self, KeysInvalid> {
         match keys.len() {
             0 => Err(KeysInvalid::Nothing),
@@ -93,6 +115,24 @@ impl KeySet {
         let fits = move |key: &&Key| is_named(key) && key.algorithms.contains(&wanted.algorithm);
         self.0.iter().filter(fits).map(|key| &key.verifying)
     }
+}
+
+/// A key as certificates have it (RFC 5280, section 4.1.2.7).
+fn key_of(info: &SubjectPublicKeyInfo<'_>) -> Option<Key> {
+    let bytes = &info.subject_public_key.data;
+    let curve = info.algorithm.parameters.as_ref().and_then(|any| any.as_oid().ok());
+    let (algorithms, verifying) = match (info.parsed().ok()?, curve) {
+        (PublicKey::RSA(_), _) => (RSA.to_vec(), DecodingKey::from_rsa_der(bytes)),
+        (PublicKey::EC(_), Some(curve)) if curve == OID_EC_P256 => {
+            (vec![Algorithm::ES256], DecodingKey::from_ec_der(bytes))
+        }
+        (PublicKey::EC(_), Some(curve)) if curve == OID_NIST_EC_P384 => {
+            (vec![Algorithm::ES384], DecodingKey::from_ec_der(bytes))
+        }
+        _ if info.algorithm.algorithm == OID_SIG_ED25519 => (vec![Algorithm::EdDSA], DecodingKey::from_ed_der(bytes)),
+        _ => return None,
+    };
+    Some(Key { id: None, algorithms, verifying })
 }
 
 impl Jwk {

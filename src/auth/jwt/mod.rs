@@ -13,6 +13,8 @@ pub use keys::{KEYS_MAX, KeySet, KeysInvalid};
 pub const LEEWAY_MS: i64 = 30_000;
 /// The longest token that is looked at.
 const TOKEN_BYTES_MAX: usize = 8 * 1024;
+/// The longest subject that becomes an identity: it is in every line of the log and in every token.
+const SUBJECT_BYTES_MAX: usize = 1024;
 
 /// The claims of a token.
 pub type Claims = Map<String, Value>;
@@ -41,6 +43,9 @@ pub enum Fault {
         /// For whom it must be.
         wanted: String,
     },
+    /// Only a certificate that came with it could have signed it.
+    #[error("the certificates that it brings along (`x5c`) are not looked at: the one that signs must be configured")]
+    Chain,
     /// Its time is over.
     #[error("it has expired")]
     Expired,
@@ -60,6 +65,14 @@ pub enum Fault {
 pub struct Wanted {
     id: Option<String>,
     algorithm: Algorithm,
+    has_chain: bool,
+}
+
+impl Wanted {
+    /// Does the token bring certificates along (`x5c`)?
+    pub const fn brings_chain(&self) -> bool {
+        self.has_chain
+    }
 }
 
 /// Who a token says has issued it, which proves nothing; `None` if it is no such token.
@@ -84,7 +97,7 @@ pub fn wanted(token: &str) -> Result<Wanted, Fault> {
     if matches!(header.alg, Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512) {
         return Err(Fault::Algorithm);
     }
-    Ok(Wanted { id: header.kid, algorithm: header.alg })
+    Ok(Wanted { id: header.kid, algorithm: header.alg, has_chain: header.x5c.is_some() })
 }
 
 /// What `token` says, if one of `keys` has signed it. Time, issuer and audience are not looked at.
@@ -123,6 +136,19 @@ pub fn check(claims: &Claims, issuer: &str, audience: &str, now_ms: i64) -> Resu
         }
     }
     Ok(expires_ms)
+}
+
+/// The claim that says whose the token is, if it says so, and in a way that can be written into a log.
+pub fn subject<'a>(claims: &'a Claims, claim: &str) -> Result<Option<&'a str>, Fault> {
+    let is_one = |text: &&str| text.len() <= SUBJECT_BYTES_MAX && !text.chars().any(char::is_control);
+    match claims.get(claim) {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => match value.as_str().filter(is_one) {
+            Some("") => Ok(None),
+            Some(subject) => Ok(Some(subject)),
+            None => Err(Fault::Claim { claim: claim.to_owned() }),
+        },
+    }
 }
 
 /// A date in Unix milliseconds. They are numbers of seconds, not always whole ones (RFC 7519, section 2).

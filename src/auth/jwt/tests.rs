@@ -27,7 +27,7 @@ fn a_date_is_any_number_and_nothing_else() {
 fn keys_say_which_algorithms_they_are_for() {
     let ed = json!({ "kty": "OKP", "crv": "Ed25519", "kid": "ed", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo" });
     let of = |keys: Value| KeySet::of_jwks(json!({ "keys": keys }).to_string().as_bytes());
-    let wanted = |id: Option<&str>, algorithm| Wanted { id: id.map(str::to_owned), algorithm };
+    let wanted = |id: Option<&str>, algorithm| Wanted { id: id.map(str::to_owned), algorithm, has_chain: false };
     let keys = of(json!([ed])).unwrap();
     assert!(keys.has(&wanted(Some("ed"), Algorithm::EdDSA)) && keys.has(&wanted(None, Algorithm::EdDSA)));
     assert!(!keys.has(&wanted(Some("ED"), Algorithm::EdDSA)));

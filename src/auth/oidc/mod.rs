@@ -27,9 +27,6 @@ use crate::metrics::Metrics;
 pub use issuer::DOCUMENT_BYTES_MAX;
 use issuer::Issuer;
 
-/// The longest subject that becomes an identity: it is in every line of the log and in every token.
-const SUBJECT_BYTES_MAX: usize = 1024;
-
 /// What is configured of a provider.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -114,11 +111,8 @@ impl Provider {
                 return Err(Fault::Claim { claim: claim.clone() });
             }
         }
-        let is_subject =
-            |text: &&str| !text.is_empty() && text.len() <= SUBJECT_BYTES_MAX && !text.chars().any(char::is_control);
-        let subject = claims.get(identity).and_then(Value::as_str).filter(is_subject);
-        let subject = subject.ok_or_else(|| Fault::Claim { claim: identity.clone() })?.to_owned();
-        Ok(Job { subject, expires_ms })
+        let subject = jwt::subject(claims, identity)?.ok_or_else(|| Fault::Claim { claim: identity.clone() })?;
+        Ok(Job { subject: subject.to_owned(), expires_ms })
     }
 
     fn is_silent(&self) -> Refusal {

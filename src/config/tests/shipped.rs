@@ -55,7 +55,7 @@ fn shipped_with_each_comment_active() -> Vec<(String, String)> {
 #[test]
 fn the_shipped_file_shows_every_key() {
     let active = tree_of(SHIPPED);
-    let access = tree_of(&shipped_access());
+    let access = tree_of(&shipped_access().replace("  # token_server:", "  token_server:"));
     let commented = shipped_with_each_comment_active();
     for (path, _) in KEYS {
         let is_shown = match path {
@@ -91,6 +91,9 @@ fn the_shipped_rules_are_accepted() {
     let auth = config.auth.unwrap();
     assert_eq!((auth.rules.len(), auth.admins.len(), auth.htpasswd.unwrap().users.len()), (2, 1, 2));
     assert_eq!(auth.refresh_lifetime, super::super::Auth::default().refresh_lifetime);
+    let server = SHIPPED.lines().find_map(|line| line.strip_prefix("#   # token_server: ")).unwrap();
+    let server = server.replace("/etc/entrepot/auth.crt", "/etc/ssl/lan.pem");
+    assert!(from_text(&format!("auth: {{token_server: {server}}}")).is_ok());
 }
 
 #[test]

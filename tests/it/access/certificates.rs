@@ -17,7 +17,7 @@ pub fn with_certificates(auth: Auth, name: CertificateName) -> Auth {
 }
 
 /// A registry that asks for certificates, and the authority of these.
-async fn asking(auth: Auth) -> (TestRegistry, Pair) {
+pub async fn asking(auth: Auth) -> (TestRegistry, Pair) {
     let pair = Pair::new();
     let registry =
         pair.asking_for_certificates(ClientCertificates::Request).config(|config| config.auth = Some(auth)).start();

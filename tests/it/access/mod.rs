@@ -5,6 +5,7 @@ mod certificates;
 mod matrix;
 mod oidc;
 mod rules;
+mod token_server;
 mod tokens;
 
 use std::collections::BTreeMap;
