@@ -59,6 +59,7 @@ pub(super) const KEYS: &[(&[&str], Shape)] = &[
     (&["push", "sparse"], Scalar),
     (&["push", "manifest_max"], Scalar),
     (&["push", "sessions_max"], Scalar),
+    (&["push", "sessions_per_identity_max"], Scalar),
     (&["push", "sessions_expire_after"], Scalar),
     (&["push", "retention_every"], Scalar),
     (&["gc", "grace"], Scalar),

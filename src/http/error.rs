@@ -103,7 +103,7 @@ impl ApiError {
                 answer.details = missing.iter().map(|digest| json!({ "digest": digest.to_string() })).collect();
                 return answer;
             }
-            E::TooManyUploads { .. } => {
+            E::TooManyUploads { .. } | E::TooManyUploadsOfOne { .. } => {
                 let answer = Self::new(StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests, message);
                 return answer.retry_after(None);
             }

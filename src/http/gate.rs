@@ -67,6 +67,9 @@ pub async fn admit(app: &AppState, asked: &mut Asked, action: &Action) -> Result
     if verdict != Verdict::Yes {
         return Err(door.turn_away(&caller, verdict, &needed));
     }
+    if matches!(action, Action::StartUpload { .. }) && caller.identity().is_signed_in() {
+        asked.identity = Some(caller.identity().to_string().into());
+    }
     asked.sight = sight(registry, &caller, action);
     asked.keeps = keeps(registry, &caller, asked, action);
     asked.insists = asked.says_no_cache() && (app.admin.admit(asked).is_ok() || caller.is_admin());

@@ -171,3 +171,35 @@ impl Providers {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn provider(name: &str, written: &str) -> Provider {
+        Provider::new(Options {
+            name: name.to_owned(),
+            issuer: "https://issuer.example".to_owned(),
+            audience: "registry".to_owned(),
+            jwks_uri: None,
+            claims: Vec::new(),
+            identity: "sub".to_owned(),
+            ca: None,
+            keys_lifetime: Duration::from_hours(1),
+            keys_kept_for: Duration::from_hours(24),
+            written: written.to_owned(),
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn a_provider_that_is_configured_as_it_was_keeps_its_keys() {
+        let before = Providers::new([provider("one", "a"), provider("two", "a"), provider("gone", "a")]);
+        let mut after = Providers::new([provider("one", "a"), provider("two", "b"), provider("new", "a")]);
+        after.inherit(&before);
+        let is_kept =
+            |name: &str| before.find(name).zip(after.find(name)).is_some_and(|(one, other)| Arc::ptr_eq(one, other));
+        assert_eq!(["one", "two", "gone", "new"].map(is_kept), [true, false, false, false]);
+        assert_ne!(before.find("two").unwrap().mark(), after.find("two").unwrap().mark());
+    }
+}
