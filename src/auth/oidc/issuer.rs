@@ -84,7 +84,8 @@ struct Known {
 /// What to do for somebody who needs keys.
 enum Step {
     Take(Arc<KeySet>),
-    Ask,
+    /// These will do while somebody else asks.
+    Ask(Option<Arc<KeySet>>),
     GiveUp,
 }
 
@@ -134,20 +135,23 @@ impl Issuer {
     }
 
     async fn settled(&self, step: impl Fn(&Known) -> Step, clock: &Clock, metrics: &Metrics) -> Option<Arc<KeySet>> {
-        let decide = || match step(&self.known()) {
-            Step::Take(keys) => Some(Some(keys)),
-            Step::GiveUp => Some(None),
-            Step::Ask => None,
+        let decide = || step(&self.known());
+        let meanwhile = match decide() {
+            Step::Take(keys) => return Some(keys),
+            Step::GiveUp => return None,
+            Step::Ask(meanwhile) => meanwhile,
         };
-        if let Some(settled) = decide() {
-            return settled;
+        let _asking = match (self.asking.try_lock(), meanwhile) {
+            (Ok(asking), _) => asking,
+            (Err(_), Some(keys)) => return Some(keys),
+            (Err(_), None) => self.asking.lock().await,
+        };
+        match decide() {
+            Step::Take(keys) => return Some(keys),
+            Step::GiveUp => return None,
+            Step::Ask(_) => self.ask(clock, metrics).await,
         }
-        let _asking = self.asking.lock().await;
-        if let Some(settled) = decide() {
-            return settled;
-        }
-        self.ask(clock, metrics).await;
-        decide().flatten()
+        if let Step::Take(keys) = decide() { Some(keys) } else { None }
     }
 
     fn step(&self, known: &Known, is_wanted: impl Fn(&Arc<KeySet>) -> bool, now_ms: i64) -> Step {
@@ -155,14 +159,14 @@ impl Issuer {
         let asked_within = |time| known.asked_ms.is_some_and(|asked_ms| is_within(asked_ms, time));
         let usable = known.keys.as_ref().filter(|_| is_within(known.came_ms, self.kept_for.max(self.lifetime)));
         let Some(keys) = usable else {
-            return if known.has_failed && asked_within(RESTS_FOR) { Step::GiveUp } else { Step::Ask };
+            return if known.has_failed && asked_within(RESTS_FOR) { Step::GiveUp } else { Step::Ask(None) };
         };
         match (is_wanted(keys), asked_within(ASKED_ANEW_AFTER)) {
             (true, _) if is_within(known.came_ms, self.lifetime) => Step::Take(Arc::clone(keys)),
             // It has just said that there is no such key, unless it has said nothing.
             (false, true) if known.has_failed => Step::GiveUp,
             (_, true) => Step::Take(Arc::clone(keys)),
-            (_, false) => Step::Ask,
+            (is_wanted, false) => Step::Ask(is_wanted.then(|| Arc::clone(keys))),
         }
     }
 

@@ -263,6 +263,30 @@ async fn while_the_issuer_is_silent_its_kept_keys_count_for_a_day_and_then_nobod
 }
 
 #[tokio::test]
+async fn one_waits_for_an_issuer_that_hangs_and_the_others_go_by_the_keys_they_know() {
+    let (registry, issuer, signer) = trusting().await;
+    let token = |registry: &TestRegistry| signer.token(&claims(registry, &issuer));
+    assert_eq!(pull(&registry, &token(&registry)).await.status(), 200);
+    issuer.hangs(true);
+    registry.advance(Duration::from_hours(2));
+    let n_asked = issuer.asked().len();
+    let late = token(&registry);
+    let waiting = pull(&registry, &late);
+    let others = async {
+        registry.until("the issuer is asked", |_| issuer.asked().len() > n_asked).await;
+        for _ in 0..3 {
+            assert_eq!(pull(&registry, &late).await.status(), 200);
+        }
+        assert_eq!(issuer.asked().len(), n_asked + 1, "one asks");
+        issuer.is_down(true);
+        issuer.hangs(false);
+    };
+    let (first, ()) = tokio::join!(waiting, others);
+    assert_eq!(first.status(), 200, "and at last it goes by them too");
+    registry.finish().await;
+}
+
+#[tokio::test]
 async fn an_issuer_that_was_never_reached_lets_nobody_in_and_is_left_alone_for_a_while() {
     let (registry, issuer, signer) = trusting().await;
     issuer.is_down(true);

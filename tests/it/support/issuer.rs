@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
+use tokio::sync::watch;
 
 use super::front::{Front, read_head};
 use super::signer::Signer;
@@ -23,6 +24,7 @@ struct State {
     /// What it answers with, by path: status, headers and body.
     replies: HashMap<String, (u16, String, String)>,
     is_down: bool,
+    is_hanging: watch::Sender<bool>,
 }
 
 impl FakeIssuer {
@@ -36,6 +38,9 @@ impl FakeIssuer {
                 let head = read_head(&mut stream).await?;
                 let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
                 seen.note(path.clone());
+                let mut hanging = shared.lock().unwrap().is_hanging.subscribe();
+                // It fails only when the issuer is gone.
+                let _ = hanging.wait_for(|is_hanging| !is_hanging).await;
                 let reply = {
                     let state = shared.lock().unwrap();
                     if state.is_down {
@@ -84,6 +89,11 @@ impl FakeIssuer {
     /// Whether it hangs up on everybody from now on.
     pub fn is_down(&self, is_down: bool) {
         self.state().is_down = is_down;
+    }
+
+    /// Whether it keeps everybody waiting from now on.
+    pub fn hangs(&self, is_hanging: bool) {
+        self.state().is_hanging.send_replace(is_hanging);
     }
 
     /// The paths it was asked for.
