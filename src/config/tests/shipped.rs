@@ -97,6 +97,18 @@ fn the_shipped_rules_are_accepted() {
 }
 
 #[test]
+fn what_the_page_on_identities_shows_is_accepted() {
+    let page = include_str!("../../../docs/identities.md");
+    let blocks = page.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let ours: Vec<&str> = blocks.filter(|block| block.contains("auth:\n")).collect();
+    assert_eq!(ours.len(), 5, "{ours:#?}");
+    for block in ours {
+        let (_, warnings) = assembled(block, &[], ServeFlags::default()).unwrap_or_else(|e| panic!("{e}\n{block}"));
+        assert!(warnings.is_empty(), "{warnings:?}\n{block}");
+    }
+}
+
+#[test]
 fn what_the_shipped_file_shows_as_comments_is_accepted() {
     let commented = shipped_with_each_comment_active();
     assert_eq!(commented.len(), 13, "{commented:?}");
