@@ -2,6 +2,7 @@
 
 mod attacks;
 mod certificates;
+mod commands;
 mod matrix;
 mod oidc;
 mod rules;
