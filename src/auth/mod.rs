@@ -16,14 +16,15 @@ mod keys;
 mod oidc;
 mod passwords;
 mod policy;
+mod refusal;
 mod robots;
 mod scope;
 mod secret;
+mod standing;
 mod throttle;
 mod token_server;
 mod tokens;
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -31,7 +32,7 @@ use std::time::Duration;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::clock::Clock;
-use crate::metadata::{self, Metadata, RefreshTokenRow};
+use crate::metadata::{Metadata, RefreshTokenRow};
 use crate::metrics::Metrics;
 use crate::oci::RepositoryName;
 
@@ -42,8 +43,10 @@ pub use jwt::{Fault, KeySet, KeysInvalid};
 pub use oidc::{Options as ProviderOptions, Provider, Providers};
 pub use passwords::Accounts;
 pub use policy::{Decision, Grant, Permission, Permissions, Policy, Rule, Source, Who};
+pub use refusal::{Error, NoToken, Refusal};
 pub use robots::{NewRobot, ROBOT_PREFIX, Robot, RobotError, Robots};
 pub use scope::Scope;
+pub use standing::Standing;
 pub use token_server::TokenServer;
 pub use tokens::{ISSUER, Issued, Ticket};
 
@@ -84,131 +87,6 @@ pub struct Origin {
     pub is_local: bool,
     /// Whom the client proved to be when it connected.
     pub certificate: Option<Arc<PeerCertificate>>,
-}
-
-/// Why somebody is not who it says it is.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// Name and password do not belong together.
-    #[error("user name or password is wrong: log in again")]
-    WrongPassword,
-    /// Too many failures, or too much to do.
-    #[error("too many attempts to log in: wait {} s", wait.as_secs_f64().ceil())]
-    Throttled {
-        /// How long to wait.
-        wait: Duration,
-    },
-    /// The token is not, or not any more, one of ours.
-    #[error("the token is not valid, or not any more: get another one")]
-    Token,
-    /// The token of somebody else is none that counts.
-    #[error("the token for {of} does not count: {fault}")]
-    Foreign {
-        /// The section of the configuration that says what would.
-        of: String,
-        /// Why not.
-        fault: Fault,
-    },
-    /// Nobody can tell whether a token is good.
-    #[error("{issuer} (auth.oidc.{provider}), which has issued the token, does not give its keys now: try again")]
-    IssuerSilent {
-        /// What it is called here.
-        provider: String,
-        /// Whose keys are missing.
-        issuer: String,
-    },
-    /// The header makes no sense.
-    #[error("the Authorization header must be one, of the form `Basic …` or `Bearer …`")]
-    Unreadable,
-}
-
-/// What went wrong inside.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The index could not be read or written.
-    #[error("using the index")]
-    Metadata(#[from] metadata::Error),
-    /// The cryptographic library failed.
-    #[error("signing a token")]
-    Signing,
-}
-
-/// Why no token is issued.
-#[derive(Debug, thiserror::Error)]
-pub enum NoToken {
-    /// The caller is not who it says it is.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// Something went wrong inside.
-    #[error(transparent)]
-    Failed(#[from] Error),
-}
-
-/// All that is configured: replaced as a whole when the configuration changes.
-#[derive(Clone, Debug)]
-pub struct Standing {
-    /// The rules.
-    pub policy: Policy,
-    /// The users.
-    pub accounts: Accounts,
-    /// Whose tokens are believed.
-    pub providers: Providers,
-    /// The name of a client's certificate that makes it somebody, if certificates do.
-    pub certificates: Option<CertificateName>,
-    /// The groups of each user, by its name, and of everybody else, as it is displayed.
-    pub groups: HashMap<String, Vec<String>>,
-    /// Somebody can sign in; otherwise what requests say of who sent them is none of our business.
-    pub is_configured: bool,
-    /// Who issues the tokens, if it is not this registry.
-    pub token_server: Option<TokenServer>,
-    /// Where clients get tokens, if not at the name by which they know us.
-    pub realm: Option<String>,
-    /// For whom tokens are meant.
-    pub service: String,
-    /// How long a token is good.
-    pub token_lifetime: Duration,
-    /// How long a refresh token is good.
-    pub refresh_lifetime: Duration,
-}
-
-impl Standing {
-    /// What holds without any configuration.
-    pub fn unconfigured() -> Self {
-        Self {
-            policy: Policy::unconfigured(),
-            accounts: Accounts::new([]),
-            providers: Providers::default(),
-            certificates: None,
-            groups: HashMap::new(),
-            is_configured: false,
-            token_server: None,
-            realm: None,
-            service: String::new(),
-            token_lifetime: Duration::ZERO,
-            refresh_lifetime: Duration::ZERO,
-        }
-    }
-
-    fn user(&self, name: &str) -> Identity {
-        // With a colon it is the name that a token server has given; groups have others by such names.
-        let groups = if name.contains(':') { Vec::new() } else { self.groups_of(name) };
-        Identity::User { name: name.to_owned(), groups }
-    }
-
-    fn job(&self, provider: &str, subject: &str, expires_ms: i64) -> Identity {
-        let groups = self.groups_of(&format!("oidc:{provider}:{subject}"));
-        Identity::Job { provider: provider.to_owned(), subject: subject.to_owned(), groups, expires_ms }
-    }
-
-    /// Whom a certificate makes its client.
-    fn certified(&self, origin: &Origin) -> Option<Identity> {
-        let name = self.certificates?.of(origin.certificate.as_deref()?)?;
-        Some(Identity::Certificate { name: name.to_owned(), groups: self.groups_of(&format!("cert:{name}")) })
-    }
-
-    fn groups_of(&self, member: &str) -> Vec<String> {
-        self.groups.get(member).cloned().unwrap_or_default()
-    }
 }
 
 /// The one that knows everybody.

@@ -3,6 +3,7 @@
 mod attacks;
 mod certificates;
 mod commands;
+mod issuers;
 mod matrix;
 mod oidc;
 mod rules;
