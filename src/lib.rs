@@ -22,5 +22,6 @@ pub mod config;
 pub mod clock;
 pub mod fault;
 pub mod metrics;
+pub mod outbound;
 pub mod report;
 pub mod telemetry;

@@ -135,6 +135,11 @@ impl Metrics {
         self.recorder.register_histogram(&key, &METADATA).record(took.as_secs_f64());
     }
 
+    /// An issuer of tokens was asked for its keys: `ok`, `unreachable`, `timed_out`, `status`, `invalid`.
+    pub fn issuer_asked(&self, provider: &str, result: &'static str) {
+        self.count("entrepot_issuer_requests_total", vec![("provider", provider.into()), ("result", result.into())], 1);
+    }
+
     /// What an upstream says is left of its rate limit, by account.
     pub fn rate_limit(&self, upstream: &str, account: usize, remaining: u64, limit: Option<u64>) {
         let labels = || vec![("upstream", upstream.into()), ("account", account.to_string())];
@@ -322,6 +327,7 @@ fn describe() {
         "How long bytes waited for bandwidth_max, if they did."
     );
     metrics::describe_counter!("entrepot_upstream_requests_total", "Requests to upstreams, by operation and result.");
+    metrics::describe_counter!("entrepot_issuer_requests_total", "Times issuers of tokens were asked for their keys.");
     metrics::describe_histogram!("entrepot_upstream_request_seconds", "How long upstreams took to answer.");
     metrics::describe_gauge!("entrepot_upstream_ratelimit_remaining", "Requests left of an upstream's rate limit.");
     metrics::describe_gauge!("entrepot_upstream_ratelimit_limit", "Requests an upstream allows in a window.");

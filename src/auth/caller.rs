@@ -43,7 +43,12 @@ impl Caller {
 
     /// Did it show something: a password or a token, be it one for nobody in particular?
     pub const fn has_come_in(&self) -> bool {
-        self.ticket.is_some() || self.identity.is_signed_in()
+        self.ticket.is_some() || (self.identity.is_signed_in() && !self.is_by_certificate())
+    }
+
+    /// Has it nothing but the certificate of its connection, and perhaps something better to show?
+    pub const fn is_by_certificate(&self) -> bool {
+        self.ticket.is_none() && matches!(self.identity, Identity::Certificate { .. })
     }
 
     /// What decides for it in the repository that is called `names`, whatever its token is for.
@@ -57,9 +62,7 @@ impl Caller {
             return Verdict::No;
         }
         let Some(ticket) = &self.ticket else { return Verdict::Yes };
-        let names = names();
-        let issued = names.first().and_then(|first| ticket.access.get(first)).copied().unwrap_or_default();
-        if issued.has(permission) { Verdict::Yes } else { Verdict::OutOfScope }
+        if ticket.permissions(&names()).has(permission) { Verdict::Yes } else { Verdict::OutOfScope }
     }
 
     /// May it see the list of repositories, of which it is shown those it may pull?

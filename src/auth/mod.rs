@@ -3,23 +3,28 @@
 //! ```text
 //! what a request presents ─ identify ─ Caller ─ may(permission, names) ─ Verdict
 //!                              │                     │
-//!     passwords robots tokens ─┘                     └─ policy, and what the token was issued for
+//! passwords robots tokens oidc ┘                     └─ policy, and what the token was issued for
 //! ```
 //! Nothing here knows HTTP, and nothing is looked up in a repository: whoever may not pull gets the same answer whether there is
 //! something or not. Rules count when a token is issued and again when it is used; so do users and robots that are gone.
 
 mod caller;
+mod certificate;
 mod identity;
+mod jwt;
 mod keys;
+mod oidc;
 mod passwords;
 mod policy;
+mod refusal;
 mod robots;
 mod scope;
 mod secret;
+mod standing;
 mod throttle;
+mod token_server;
 mod tokens;
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -27,16 +32,22 @@ use std::time::Duration;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::clock::Clock;
-use crate::metadata::{self, Metadata, RefreshTokenRow};
+use crate::metadata::{Metadata, RefreshTokenRow};
 use crate::metrics::Metrics;
 use crate::oci::RepositoryName;
 
 pub use caller::{Caller, Verdict};
+pub use certificate::{CertificateName, PeerCertificate};
 pub use identity::Identity;
+pub use jwt::{Fault, KeySet, KeysInvalid};
+pub use oidc::{Options as ProviderOptions, Provider, Providers};
 pub use passwords::Accounts;
 pub use policy::{Decision, Grant, Permission, Permissions, Policy, Rule, Source, Who};
+pub use refusal::{Error, NoToken, Refusal};
 pub use robots::{NewRobot, ROBOT_PREFIX, Robot, RobotError, Robots};
 pub use scope::Scope;
+pub use standing::Standing;
+pub use token_server::TokenServer;
 pub use tokens::{ISSUER, Issued, Ticket};
 
 use keys::Keys;
@@ -68,95 +79,14 @@ pub enum Presented {
 }
 
 /// Where a request comes from.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Origin {
     /// The address of whoever sent it.
     pub address: Option<IpAddr>,
     /// It was sent from this machine, and nobody sent it on.
     pub is_local: bool,
-}
-
-/// Why somebody is not who it says it is.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// Name and password do not belong together.
-    #[error("user name or password is wrong: log in again")]
-    WrongPassword,
-    /// Too many failures, or too much to do.
-    #[error("too many attempts to log in: wait {} s", wait.as_secs_f64().ceil())]
-    Throttled {
-        /// How long to wait.
-        wait: Duration,
-    },
-    /// The token is not, or not any more, one of ours.
-    #[error("the token is not valid, or not any more: get another one")]
-    Token,
-    /// The header makes no sense.
-    #[error("the Authorization header must be one, of the form `Basic …` or `Bearer …`")]
-    Unreadable,
-}
-
-/// What went wrong inside.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The index could not be read or written.
-    #[error("using the index")]
-    Metadata(#[from] metadata::Error),
-    /// The cryptographic library failed.
-    #[error("signing a token")]
-    Signing,
-}
-
-/// Why no token is issued.
-#[derive(Debug, thiserror::Error)]
-pub enum NoToken {
-    /// The caller is not who it says it is.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// Something went wrong inside.
-    #[error(transparent)]
-    Failed(#[from] Error),
-}
-
-/// All that is configured: replaced as a whole when the configuration changes.
-#[derive(Clone, Debug)]
-pub struct Standing {
-    /// The rules.
-    pub policy: Policy,
-    /// The users.
-    pub accounts: Accounts,
-    /// The groups of each user.
-    pub groups: HashMap<String, Vec<String>>,
-    /// Somebody can sign in; otherwise what requests say of who sent them is none of our business.
-    pub is_configured: bool,
-    /// Where clients get tokens, if not at the name by which they know us.
-    pub realm: Option<String>,
-    /// For whom tokens are meant.
-    pub service: String,
-    /// How long a token is good.
-    pub token_lifetime: Duration,
-    /// How long a refresh token is good.
-    pub refresh_lifetime: Duration,
-}
-
-impl Standing {
-    /// What holds without any configuration.
-    pub fn unconfigured() -> Self {
-        Self {
-            policy: Policy::unconfigured(),
-            accounts: Accounts::new([]),
-            groups: HashMap::new(),
-            is_configured: false,
-            realm: None,
-            service: String::new(),
-            token_lifetime: Duration::ZERO,
-            refresh_lifetime: Duration::ZERO,
-        }
-    }
-
-    fn user(&self, name: &str) -> Identity {
-        Identity::User { name: name.to_owned(), groups: self.groups.get(name).cloned().unwrap_or_default() }
-    }
+    /// Whom the client proved to be when it connected.
+    pub certificate: Option<Arc<PeerCertificate>>,
 }
 
 /// The one that knows everybody.
@@ -168,6 +98,7 @@ pub struct Authority {
     robots: Robots,
     metadata: Metadata,
     clock: Clock,
+    metrics: Metrics,
 }
 
 impl Authority {
@@ -175,6 +106,8 @@ impl Authority {
     pub async fn open(standing: Standing, metadata: Metadata, clock: Clock, metrics: &Metrics) -> Result<Self, Error> {
         metrics.limit("robots_max", robots::ROBOTS_MAX as u64);
         metrics.limit("refresh_tokens_per_user_max", REFRESH_TOKENS_PER_USER_MAX as u64);
+        metrics.limit("issuer_document_bytes_max", oidc::DOCUMENT_BYTES_MAX as u64);
+        metrics.limit("issuer_keys_max", jwt::KEYS_MAX as u64);
         let keys = Keys::open(metadata.clone(), clock.clone()).await?;
         Ok(Self {
             standing: RwLock::new(Arc::new(standing)),
@@ -183,12 +116,15 @@ impl Authority {
             robots: Robots::open(metadata.clone()).await?,
             metadata,
             clock,
+            metrics: metrics.clone(),
         })
     }
 
     /// Decides by another configuration from now on, also for who has signed in already.
-    pub fn replace(&self, standing: Standing) {
-        *self.standing.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(standing);
+    pub fn replace(&self, mut standing: Standing) {
+        let mut current = self.standing.write().unwrap_or_else(PoisonError::into_inner);
+        standing.providers.inherit(&current.providers);
+        *current = Arc::new(standing);
     }
 
     /// What is configured now.
@@ -202,27 +138,34 @@ impl Authority {
     }
 
     /// Nobody in particular.
-    pub fn stranger(&self, origin: Origin) -> Caller {
+    pub fn stranger(&self, origin: &Origin) -> Caller {
         Caller::new(Identity::Anonymous { is_local: origin.is_local }, None, self.standing())
     }
 
-    /// Finds out who sent a request.
-    pub async fn identify(&self, presented: &Presented, origin: Origin) -> Result<Caller, Refusal> {
+    /// Finds out who sent a request. What it shows comes before the certificate of its connection: somebody signs in from a
+    /// machine that has one.
+    pub async fn identify(&self, presented: &Presented, origin: &Origin) -> Result<Caller, Refusal> {
         let stranger = self.stranger(origin);
         if !stranger.standing().is_configured {
             return Ok(stranger);
         }
         match presented {
-            Presented::Nothing => Ok(stranger),
+            Presented::Nothing => {
+                let certified = stranger.standing().certified(origin);
+                Ok(certified.map_or(stranger, |identity| Caller::new(identity, None, self.standing())))
+            }
             Presented::Password { username, password } => self.sign_in(username, password, origin).await,
-            Presented::Token(token) => self.admit(token, origin),
+            Presented::Token(token) => self.admit(token, origin).await,
             Presented::Unreadable => Err(Refusal::Unreadable),
         }
     }
 
-    async fn sign_in(&self, username: &str, password: &SecretString, origin: Origin) -> Result<Caller, Refusal> {
+    async fn sign_in(&self, username: &str, password: &SecretString, origin: &Origin) -> Result<Caller, Refusal> {
         let (standing, now_ms) = (self.standing(), self.clock.now_ms());
         let Some(robot) = username.strip_prefix(ROBOT_PREFIX) else {
+            if let Some(admitted) = self.vouched_for(&standing, password).await {
+                return admitted;
+            }
             self.passwords.check(&standing.accounts, username, password, origin.address, now_ms).await?;
             return Ok(Caller::new(standing.user(username), None, standing));
         };
@@ -231,9 +174,42 @@ impl Authority {
         Ok(Caller::new(Identity::Robot { name: robot.to_owned(), grant }, None, standing))
     }
 
+    /// The job whose token this is, if it says that one of the providers has issued it. Of several that have the same
+    /// issuer the first that takes it counts.
+    async fn vouched_for(&self, standing: &Arc<Standing>, token: &SecretString) -> Option<Result<Caller, Refusal>> {
+        if standing.providers.is_empty() {
+            return None;
+        }
+        let issuer = jwt::issuer_of(token.expose_secret())?;
+        let mut refused = None;
+        for provider in standing.providers.of_issuer(&issuer) {
+            match provider.admit(token, &self.clock, &self.metrics).await {
+                Ok(job) => {
+                    let identity = standing.job(provider.name(), &job.subject, job.expires_ms);
+                    return Some(Ok(Caller::new(identity, None, Arc::clone(standing))));
+                }
+                // A token for somebody else's audience says less about what is wrong than one for ours.
+                Err(Refusal::Foreign { fault: Fault::Audience { .. }, .. }) if refused.is_some() => {}
+                Err(refusal) => refused = Some(refusal),
+            }
+        }
+        refused.map(Err)
+    }
+
     /// Who shows a token is who it was issued to, as that one is now.
-    fn admit(&self, token: &SecretString, origin: Origin) -> Result<Caller, Refusal> {
+    async fn admit(&self, token: &SecretString, origin: &Origin) -> Result<Caller, Refusal> {
         let standing = self.standing();
+        if let Some(admitted) = self.vouched_for(&standing, token).await {
+            return admitted;
+        }
+        if let Some(server) = &standing.token_server {
+            let ticket = server.verify(token.expose_secret(), &standing.service, self.clock.now_ms())?;
+            let identity = match ticket.subject.as_str() {
+                "" => Identity::Anonymous { is_local: origin.is_local },
+                name => standing.user(name),
+            };
+            return Ok(Caller::new(identity, Some(Arc::new(ticket)), standing));
+        }
         let ticket = self.tokens.verify(token, &standing.service)?;
         let identity = match ticket.subject.split_once(':') {
             None if ticket.subject == "anonymous" => Identity::Anonymous { is_local: origin.is_local },
@@ -241,6 +217,19 @@ impl Authority {
             Some(("robot", name)) => {
                 let grant = self.robots.grant(name, self.clock.now_ms()).ok_or(Refusal::Token)?;
                 Identity::Robot { name: name.to_owned(), grant }
+            }
+            // Whoever copies the token has not got the certificate.
+            Some(("cert", _)) => match standing.certified(origin) {
+                Some(identity) if identity.to_string() == ticket.subject => identity,
+                _ => return Err(Refusal::Token),
+            },
+            Some(("oidc", job)) => {
+                let (provider, subject) = job.split_once(':').ok_or(Refusal::Token)?;
+                let known = standing.providers.find(provider).ok_or(Refusal::Token)?;
+                if ticket.mark.as_deref() != Some(known.mark()) {
+                    return Err(Refusal::Token);
+                }
+                standing.job(provider, subject, ticket.expires_ms)
             }
             _ => return Err(Refusal::Token),
         };
@@ -256,6 +245,13 @@ impl Authority {
     ) -> Result<Issued, Error> {
         let standing = caller.standing();
         let mut ticket = Ticket::new(caller.identity().to_string());
+        let mut lifetime = standing.token_lifetime;
+        if let Identity::Job { provider, expires_ms, .. } = caller.identity() {
+            ticket.mark = standing.providers.find(provider).map(|provider| provider.mark().to_owned());
+            // Ours ends with the one that it was issued for.
+            let left_ms = u64::try_from(expires_ms - self.clock.now_ms()).unwrap_or(0);
+            lifetime = lifetime.min(Duration::from_millis(left_ms)).max(Duration::from_secs(1));
+        }
         for scope in scopes {
             match scope {
                 Scope::List => ticket.lists = standing.policy.may_list(caller.identity()),
@@ -268,7 +264,7 @@ impl Authority {
                 }
             }
         }
-        self.tokens.issue(&ticket, &standing.service, standing.token_lifetime).await
+        self.tokens.issue(&ticket, &standing.service, lifetime).await
     }
 
     /// What a client keeps instead of the password it has just shown; none for those who show no password.

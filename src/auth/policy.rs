@@ -100,8 +100,17 @@ pub enum Who {
     Loopback,
     /// Users by their names.
     User(GlobMatcher),
-    /// The users of a group.
+    /// Those in a group.
     Group(String),
+    /// The jobs of one provider, by their subjects.
+    Job {
+        /// The provider.
+        provider: String,
+        /// The subjects.
+        subjects: GlobMatcher,
+    },
+    /// Clients by the names in their certificates.
+    Certificate(GlobMatcher),
 }
 
 impl Who {
@@ -110,8 +119,12 @@ impl Who {
             (Self::Anonymous, _) => true,
             (Self::Authenticated, identity) => identity.is_signed_in(),
             (Self::Loopback, Identity::Anonymous { is_local }) => *is_local,
-            (Self::User(names), Identity::User { name, .. }) => names.is_match(name),
-            (Self::Group(group), Identity::User { groups, .. }) => groups.contains(group),
+            (Self::User(names), Identity::User { name, .. })
+            | (Self::Certificate(names), Identity::Certificate { name, .. }) => names.is_match(name),
+            (Self::Group(group), identity) => identity.groups().contains(group),
+            (Self::Job { provider, subjects }, Identity::Job { provider: of, subject, .. }) => {
+                provider == of && subjects.is_match(subject)
+            }
             _ => false,
         }
     }
@@ -250,7 +263,9 @@ impl Policy {
         match identity {
             Identity::Anonymous { is_local: true } => self.local,
             Identity::Anonymous { is_local: false } => self.anonymous,
-            Identity::User { .. } | Identity::Robot { .. } => self.authenticated,
+            Identity::User { .. } | Identity::Job { .. } | Identity::Certificate { .. } | Identity::Robot { .. } => {
+                self.authenticated
+            }
         }
     }
 

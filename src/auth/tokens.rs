@@ -37,6 +37,8 @@ struct Claims {
     nbf: i64,
     iat: i64,
     jti: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mark: Option<String>,
     access: Vec<Access>,
 }
 
@@ -58,8 +60,12 @@ pub struct Ticket {
     pub access: HashMap<String, Permissions>,
     /// The list of repositories may be seen.
     pub lists: bool,
+    /// The settings under which it was issued to a job.
+    pub(super) mark: Option<String>,
+    /// It was issued by a token server that is not ours.
+    pub(super) is_of_another: bool,
     not_before_ms: i64,
-    expires_ms: i64,
+    pub(super) expires_ms: i64,
 }
 
 /// A token that was issued.
@@ -105,6 +111,7 @@ impl Tokens {
             nbf: now,
             iat: now,
             jti: uuid::Uuid::new_v4().to_string(),
+            mark: ticket.mark.clone(),
             access,
         };
         let key = self.keys.current().await?;
@@ -157,6 +164,8 @@ impl Tokens {
         let of_repository = |entry: &Access| (entry.kind == "repository").then(|| (entry.name.clone(), allowed(entry)));
         Some(Ticket {
             subject: claims.sub,
+            mark: claims.mark,
+            is_of_another: false,
             lists: claims.access.iter().any(lists),
             access: claims.access.iter().filter_map(of_repository).collect(),
             not_before_ms: claims.nbf.checked_mul(1000)?,
@@ -179,6 +188,11 @@ impl Ticket {
     /// One for nothing yet.
     pub(super) fn new(subject: String) -> Self {
         Self { subject, ..Self::default() }
+    }
+
+    /// One of another token server.
+    pub(super) fn of_another(subject: String) -> Self {
+        Self { subject, is_of_another: true, ..Self::default() }
     }
 }
 

@@ -2,10 +2,16 @@
 
 use std::collections::HashMap;
 
+use anyhow::Context as _;
+use globset::GlobSetBuilder;
+use secrecy::ExposeSecret as _;
 use tracing::{info, warn};
 
 use super::serve::globs;
-use crate::auth::{Accounts, Permission, Permissions, Policy, Rule, Standing, Who};
+use crate::auth::{
+    Accounts, CertificateName, KeySet, KeysInvalid, Permission, Permissions, Policy, Provider, ProviderOptions,
+    Providers, Rule, Standing, TokenServer, Who,
+};
 use crate::config::{self, Config};
 
 /// What the configuration says about who may do what.
@@ -18,15 +24,16 @@ pub(super) fn standing(config: &Config) -> anyhow::Result<Standing> {
     let is_for_members = |upstream: &&config::Upstream| upstream.visibility == config::Visibility::Authenticated;
     let members_only = config.upstreams.iter().filter(is_for_members).map(|upstream| upstream.name.parse());
     let policy = Policy {
-        rules: auth.rules.iter().map(rule).collect::<anyhow::Result<_>>()?,
+        rules: auth.rules.iter().map(|one| rule(auth, one)).collect::<anyhow::Result<_>>()?,
         members_only: members_only.collect::<Result<_, _>>()?,
         anonymous,
         local: anonymous,
         authenticated: anonymous.or(permissions(&auth.authenticated)),
-        admins: auth.admins.iter().map(who).collect::<anyhow::Result<_>>()?,
+        admins: auth.admins.iter().map(|one| who(auth, one)).collect::<anyhow::Result<_>>()?,
     };
     let users = auth.htpasswd.iter().flat_map(|htpasswd| &htpasswd.users);
     let accounts = Accounts::new(users.map(|user| (user.name.clone(), user.password.clone())));
+    let providers = auth.oidc.iter().map(|(name, oidc)| provider(name, oidc)).collect::<anyhow::Result<Vec<_>>>()?;
     let mut groups: HashMap<String, Vec<String>> = HashMap::new();
     for (group, members) in &auth.groups {
         for member in members {
@@ -36,10 +43,13 @@ pub(super) fn standing(config: &Config) -> anyhow::Result<Standing> {
     Ok(Standing {
         policy,
         accounts,
+        providers: Providers::new(providers),
+        certificates: auth.certificates.map(certificate_name),
         groups,
         is_configured: true,
-        realm: auth.realm.clone(),
-        service: auth.service.clone(),
+        token_server: auth.token_server.as_ref().map(token_server).transpose()?,
+        realm: auth.token_server.as_ref().map(|server| server.realm.clone()).or_else(|| auth.realm.clone()),
+        service: auth.token_server.as_ref().map_or(&auth.service, |server| &server.service).clone(),
         token_lifetime: auth.token_lifetime,
         refresh_lifetime: auth.refresh_lifetime,
     })
@@ -65,6 +75,7 @@ pub(super) fn say(config: &Config) {
         None => info!("no `auth` in the configuration: whoever asks from this machine may pull, push and delete"),
         Some(auth) => info!(
             users = auth.htpasswd.as_ref().map_or(0, |htpasswd| htpasswd.users.len()),
+            providers = auth.oidc.len(),
             rules = auth.rules.len(),
             anonymous = match auth.anonymous {
                 config::Anonymous::None => "none",
@@ -75,23 +86,73 @@ pub(super) fn say(config: &Config) {
     }
 }
 
-fn rule(rule: &config::AccessRule) -> anyhow::Result<Rule> {
+fn rule(auth: &config::Auth, rule: &config::AccessRule) -> anyhow::Result<Rule> {
     Ok(Rule {
         repositories: globs(&rule.repositories)?,
-        who: rule.identities.iter().map(who).collect::<anyhow::Result<_>>()?,
+        who: rule.identities.iter().map(|one| who(auth, one)).collect::<anyhow::Result<_>>()?,
         allow: permissions(&rule.allow),
         immutable: globs(&rule.immutable)?,
     })
 }
 
-fn who(who: &config::Who) -> anyhow::Result<Who> {
+fn who(auth: &config::Auth, who: &config::Who) -> anyhow::Result<Who> {
     Ok(match who {
         config::Who::Anonymous => Who::Anonymous,
         config::Who::Authenticated => Who::Authenticated,
         config::Who::Loopback => Who::Loopback,
         config::Who::User(name) => Who::User(config::units::glob(name)?.compile_matcher()),
+        config::Who::Certificate(name) => Who::Certificate(config::units::glob(name)?.compile_matcher()),
         config::Who::Group(group) => Who::Group(group.clone()),
+        config::Who::Job(text) => {
+            let (provider, subjects) = auth.jobs(text)?;
+            Who::Job { provider: provider.to_owned(), subjects: config::units::text_glob(subjects)?.compile_matcher() }
+        }
     })
+}
+
+fn token_server(server: &config::TokenServer) -> anyhow::Result<TokenServer> {
+    let keys = match (&server.certificate, &server.jwks) {
+        (Some(pem), _) => KeySet::of_pem(pem.text.expose_secret()),
+        (None, Some(jwks)) => KeySet::of_jwks(jwks.text.expose_secret().as_bytes()),
+        (None, None) => Err(KeysInvalid::Nothing),
+    };
+    let keys = keys.context("the keys of auth.token_server")?;
+    Ok(TokenServer { issuer: server.issuer.clone(), keys })
+}
+
+const fn certificate_name(name: config::CertificateName) -> CertificateName {
+    match name {
+        config::CertificateName::CommonName => CertificateName::CommonName,
+        config::CertificateName::Dns => CertificateName::Dns,
+        config::CertificateName::Email => CertificateName::Email,
+        config::CertificateName::Uri => CertificateName::Uri,
+    }
+}
+
+fn provider(name: &str, oidc: &config::Oidc) -> anyhow::Result<Provider> {
+    let ca = oidc.ca.as_ref().map(|ca| ca.text.expose_secret().to_owned());
+    let mut claims = Vec::new();
+    for (claim, config::Patterns(patterns)) in &oidc.claims {
+        let mut set = GlobSetBuilder::new();
+        for pattern in patterns {
+            set.add(config::units::text_glob(pattern)?);
+        }
+        claims.push((claim.clone(), set.build()?));
+    }
+    let written = serde_json::to_string(&(oidc, &ca))?;
+    let options = ProviderOptions {
+        name: name.to_owned(),
+        issuer: oidc.issuer.clone(),
+        audience: oidc.audience.clone(),
+        jwks_uri: oidc.jwks_url(),
+        claims,
+        identity: oidc.identity.clone(),
+        ca,
+        keys_lifetime: oidc.keys_lifetime,
+        keys_kept_for: oidc.keys_kept_for,
+        written,
+    };
+    Provider::new(options).with_context(|| format!("auth.oidc.{name}"))
 }
 
 fn permissions(allowed: &[config::Allowed]) -> Permissions {

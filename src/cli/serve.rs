@@ -180,6 +180,10 @@ pub async fn open(config: &Config, clock: Clock) -> anyhow::Result<Opened> {
         },
         manifest_max_bytes: config.push.manifest_max_bytes,
         sessions_max: config.push.sessions_max,
+        sessions_per_identity_max: match config.push.sessions_per_identity_max {
+            0 => usize::MAX,
+            max => max,
+        },
         scrub: ScrubOptions {
             every: config.storage.scrub_every,
             bytes_per_second_max: config.storage.scrub_rate_max_bytes,
@@ -355,6 +359,7 @@ fn report_limits(config: &Config, metrics: &Metrics) {
         ("http.tls.handshakes_max", http.tls.handshakes_max as u64),
         ("push.manifest_max", push.manifest_max_bytes),
         ("push.sessions_max", push.sessions_max as u64),
+        ("push.sessions_per_identity_max", push.sessions_per_identity_max as u64),
     ] {
         metrics.limit(limit, value);
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    Config, Visibility, Who,
+    ClientCertificates, Config, Visibility, Who,
     auth::{AccessRule, Auth, Htpasswd, parse_htpasswd},
     diagnose::Fault,
     tree::{KeyPath, Step},
@@ -29,10 +29,17 @@ impl Check<'_> {
             self.users(htpasswd);
         }
         self.tokens(auth);
+        if auth.certificates.is_some() && config.http.tls.client_certificates == ClientCertificates::None {
+            self.refuse(KeyPath::of(&["auth", "certificates"]), Fault::NoCertificates);
+        }
+        self.providers(auth);
+        self.token_server(auth);
+        let auth = &*auth;
         let has_group = |who: &Who| if let Who::Group(group) = who { auth.groups.contains_key(group) } else { true };
         for (index, who) in auth.admins.iter().enumerate() {
             let path = KeyPath::of(&["auth", "admins"]).then(Step::Index(index));
             self.who(&path, who, has_group(who));
+            self.jobs(path.clone(), auth, who);
             if matches!(who, Who::Anonymous | Who::Loopback) {
                 self.refuse(path, Fault::EverybodyAdmin);
             }
@@ -42,7 +49,9 @@ impl Check<'_> {
             let identities = path.clone().then(Step::Key("identities".to_owned()));
             self.rule(path, rule);
             for (index, who) in rule.identities.iter().enumerate() {
-                self.who(&identities.clone().then(Step::Index(index)), who, has_group(who));
+                let path = identities.clone().then(Step::Index(index));
+                self.who(&path, who, has_group(who));
+                self.jobs(path, auth, who);
             }
         }
     }
@@ -65,21 +74,29 @@ impl Check<'_> {
             self.refuse(KeyPath::of(&["auth", "refresh_lifetime"]), Fault::ShortToken);
         }
         if let Some(realm) = &auth.realm {
-            let fault = match url::Url::parse(realm) {
-                Err(reason) => Some(Fault::Url { reason }),
-                Ok(url) if !matches!(url.scheme(), "http" | "https") => {
-                    Some(Fault::UrlScheme { scheme: url.scheme().to_owned() })
-                }
-                Ok(url) if url.query().is_some() || url.fragment().is_some() => Some(Fault::UrlQuery),
-                Ok(_) => None,
-            };
-            if let Some(fault) = fault {
-                self.refuse(KeyPath::of(&["auth", "realm"]), fault);
-            }
+            self.realm(KeyPath::of(&["auth", "realm"]), realm);
         }
+        self.service(KeyPath::of(&["auth", "service"]), &auth.service);
+    }
+
+    /// Where clients are sent for tokens.
+    pub(super) fn realm(&mut self, path: KeyPath, realm: &str) {
+        let fault = match url::Url::parse(realm) {
+            Err(reason) => Fault::Url { reason },
+            Ok(url) if !matches!(url.scheme(), "http" | "https") => {
+                Fault::UrlScheme { scheme: url.scheme().to_owned() }
+            }
+            Ok(url) if url.query().is_some() || url.fragment().is_some() => Fault::UrlQuery,
+            Ok(_) => return,
+        };
+        self.refuse(path, fault);
+    }
+
+    /// What stands between quotes in a challenge.
+    pub(super) fn service(&mut self, path: KeyPath, service: &str) {
         let is_word = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:/".contains(&byte);
-        if auth.service.is_empty() || !auth.service.bytes().all(is_word) {
-            self.refuse(KeyPath::of(&["auth", "service"]), Fault::Service);
+        if service.is_empty() || !service.bytes().all(is_word) {
+            self.refuse(path, Fault::Service);
         }
     }
 
@@ -97,7 +114,7 @@ impl Check<'_> {
     }
 
     fn who(&mut self, path: &KeyPath, who: &Who, is_group: bool) {
-        if let Who::User(name) = who
+        if let Who::User(name) | Who::Certificate(name) = who
             && let Err(error) = units::glob(name)
         {
             let fault = Fault::Pattern { pattern: name.clone(), reason: error.kind().clone() };

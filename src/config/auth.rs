@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, path::PathBuf, str::FromStr, time::Duratio
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::units;
+use super::{oidc::Oidc, token_server::TokenServer, units};
 
 /// `auth`: without this section whoever asks from this machine may do everything, and everybody else may pull.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,12 +18,20 @@ pub struct Auth {
     pub anonymous: Anonymous,
     /// What whoever has signed in may do where no rule says otherwise. Default `[pull, push, delete]`.
     pub authenticated: Vec<Allowed>,
-    /// Users by group. Default none.
+    /// Providers whose tokens are believed, by name. Default none.
+    pub oidc: BTreeMap<String, Oidc>,
+    /// Which name of a client's certificate makes it somebody. Default none: certificates make nobody.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificates: Option<CertificateName>,
+    /// Members by group: users by their names, others as `oidc:PROVIDER:SUBJECT` and `cert:NAME`. Default none.
     pub groups: BTreeMap<String, Vec<String>>,
     /// Who may look inside and steer, besides `http.admin_from`. Default nobody.
     pub admins: Vec<Who>,
     /// Who may do what in which repositories; the first that fits counts. Default none.
     pub rules: Vec<AccessRule>,
+    /// Who issues the tokens instead of this registry. Default none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_server: Option<TokenServer>,
     /// Where clients get their tokens, as a URL. Default: `/token` at the name by which a client has reached us.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub realm: Option<String>,
@@ -43,15 +51,32 @@ impl Default for Auth {
             htpasswd: None,
             anonymous: Anonymous::default(),
             authenticated: vec![Allowed::Pull, Allowed::Push, Allowed::Delete],
+            oidc: BTreeMap::new(),
+            certificates: None,
             groups: BTreeMap::new(),
             admins: Vec::new(),
             rules: Vec::new(),
+            token_server: None,
             realm: None,
             service: "entrepot".to_owned(),
             token_lifetime: Duration::from_mins(5),
             refresh_lifetime: Duration::from_hours(90 * 24),
         }
     }
+}
+
+/// `auth.certificates`: which name in a certificate is who has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CertificateName {
+    /// The subject's common name.
+    CommonName,
+    /// The alternative name of the kind DNS.
+    Dns,
+    /// The one of the kind email.
+    Email,
+    /// The one of the kind URI, of SPIFFE for instance.
+    Uri,
 }
 
 /// `auth.anonymous`: what nobody in particular may do.
@@ -102,8 +127,12 @@ pub enum Who {
     Loopback,
     /// Users by a glob of their names.
     User(String),
-    /// The users of a group.
+    /// The members of a group.
     Group(String),
+    /// Jobs by their provider and a glob of their subjects, as [`Auth::jobs`] reads it.
+    Job(String),
+    /// Clients by a glob of the names in their certificates.
+    Certificate(String),
 }
 
 impl fmt::Display for Who {
@@ -114,6 +143,8 @@ impl fmt::Display for Who {
             Self::Loopback => f.write_str("loopback"),
             Self::User(name) => write!(f, "user:{name}"),
             Self::Group(name) => write!(f, "group:{name}"),
+            Self::Job(text) => write!(f, "oidc:{text}"),
+            Self::Certificate(name) => write!(f, "cert:{name}"),
         }
     }
 }
@@ -133,6 +164,8 @@ impl FromStr for Who {
             None if text == "loopback" => Ok(Self::Loopback),
             Some(("user", name)) => named(name).map(Self::User),
             Some(("group", name)) => named(name).map(Self::Group),
+            Some(("cert", name)) => named(name).map(Self::Certificate),
+            Some(("oidc", text)) => named(text).map(Self::Job),
             _ => Err(WhoInvalid),
         }
     }
@@ -146,7 +179,8 @@ impl Serialize for Who {
 
 impl<'de> Deserialize<'de> for Who {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let accepted = "anonymous (everybody), authenticated, loopback, user:NAME or group:NAME";
+        let accepted = "anonymous (everybody), authenticated, loopback, user:NAME, group:NAME, cert:NAME or \
+                        oidc:PROVIDER:SUBJECT";
         units::parsed(deserializer, accepted, |text| text.parse().ok())
     }
 }
@@ -312,7 +346,16 @@ mod tests {
 
     #[test]
     fn identities_are_printed_as_they_are_read() {
-        for text in ["anonymous", "authenticated", "loopback", "user:alice", "user:ci-*", "group:team-a"] {
+        for text in [
+            "anonymous",
+            "authenticated",
+            "loopback",
+            "user:alice",
+            "user:ci-*",
+            "group:team-a",
+            "oidc:github:repo:org/*",
+            "cert:node-*",
+        ] {
             assert_eq!(text.parse::<Who>().map(|who| who.to_string()).as_deref(), Ok(text));
         }
         for text in ["", "alice", "user:", "group:", "*", "User:alice", "robot:ci", "anonymous:x"] {

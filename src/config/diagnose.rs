@@ -180,6 +180,12 @@ pub enum Fault {
     /// A name of this service that would break the challenge.
     #[error("must be a word of letters, digits, `.`, `-`, `_`, `:` and `/`")]
     Service,
+    /// Providers of tokens that cannot be used.
+    #[error(transparent)]
+    Oidc(#[from] super::oidc::OidcFault),
+    /// A token server that cannot be used.
+    #[error(transparent)]
+    TokenServer(#[from] super::token_server::TokenServerFault),
     /// A log filter that cannot be read.
     #[error(
         "`{filter}` is neither a level (error, warn, info, debug, trace) nor a filter such as info,entrepot::cache=debug"
@@ -321,6 +327,9 @@ pub enum Fault {
     /// Client certificates without TLS.
     #[error("needs `certificate` and `key`: clients show certificates over TLS only")]
     ClientCaAlone,
+    /// Identities by certificates that nobody is asked for.
+    #[error("needs `http.tls.client_certificates: request` or `require`: no client shows a certificate unasked")]
+    NoCertificates,
     /// The PROXY protocol, believed of nobody.
     #[error("needs `http.trusted_proxies`: the networks of the proxies that may say so")]
     NoTrustedProxy,

@@ -17,12 +17,14 @@ mod keeping;
 mod keys;
 mod load;
 mod network;
+mod oidc;
 mod raw;
 mod read;
 mod sections;
 mod server_tls;
 mod source;
 mod sources;
+mod token_server;
 mod tree;
 pub mod units;
 mod upstream;
@@ -35,15 +37,17 @@ mod tests;
 use serde::Serialize;
 
 pub use self::{
-    auth::{AccessRule, Account, Allowed, Anonymous, Auth, Htpasswd, Who, is_user, parse_htpasswd},
+    auth::{AccessRule, Account, Allowed, Anonymous, Auth, CertificateName, Htpasswd, Who, is_user, parse_htpasswd},
     diagnose::{Error, Fault, Problem},
     flags::ServeFlags,
     keeping::{RepositoryQuota, Retention, pin_globs},
     load::{LoadedConfig, load},
     network::Network,
+    oidc::{Oidc, OidcFault, Patterns},
     sections::{Cache, Gc, Http, Log, LogFormat, ProxyProtocol, Push, Sparse, Storage},
     server_tls::{ClientCertificates, ServerTls, TlsVersion},
     source::{Credentials, Identity, Password, Patience, Pem, Route, Source, Tls},
+    token_server::{TokenServer, TokenServerFault},
     tree::{KeyPath, Origin, Step},
     units::Limit,
     upstream::{OnUpstream404, Prefetch, TagRule, Upstream, Visibility},

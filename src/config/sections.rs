@@ -200,6 +200,8 @@ pub struct Push {
     pub manifest_max_bytes: u64,
     /// Upload sessions open at a time; more are answered 429. Default 1000.
     pub sessions_max: usize,
+    /// Of these, those of one who signed in; 0 for any number. Default 500.
+    pub sessions_per_identity_max: usize,
     /// An upload session untouched for so long is removed with its bytes. Default `24h`.
     #[serde(with = "units::duration")]
     pub sessions_expire_after: Duration,
@@ -214,6 +216,7 @@ impl Default for Push {
             sparse: Sparse::default(),
             manifest_max_bytes: 4 << 20,
             sessions_max: 1_000,
+            sessions_per_identity_max: 500,
             sessions_expire_after: Duration::from_hours(24),
             retention_every: Duration::from_hours(1),
         }

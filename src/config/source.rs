@@ -3,7 +3,7 @@
 use std::{fmt, path::PathBuf, time::Duration};
 
 use secrecy::{ExposeSecret, SecretString};
-use serde::{Serialize, Serializer, ser::SerializeMap};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, ser::SerializeMap};
 use url::Url;
 
 use super::{Upstream, units};
@@ -84,7 +84,7 @@ pub struct Tls {
     pub insecure: bool,
 }
 
-/// A PEM file and what was in it at the start.
+/// A file, most often in PEM, and what was in it at the start.
 #[derive(Debug, Clone)]
 pub struct Pem {
     /// The file.
@@ -100,6 +100,13 @@ impl PartialEq for Pem {
 }
 
 impl Eq for Pem {}
+
+/// The file as it is written; validation reads it.
+impl<'de> Deserialize<'de> for Pem {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        PathBuf::deserialize(deserializer).map(|file| Self { file, text: SecretString::default() })
+    }
+}
 
 impl Serialize for Pem {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -162,7 +162,7 @@ impl Check<'_> {
     }
 
     /// The content of a file that must have some.
-    fn secret_in(&mut self, path: KeyPath, file: &Path) -> Option<SecretString> {
+    pub(super) fn secret_in(&mut self, path: KeyPath, file: &Path) -> Option<SecretString> {
         let fault = match self.read(file) {
             Err(reason) => Fault::FileUnreadable { path: file.to_owned(), reason },
             Ok(text) if text.trim_end_matches(['\r', '\n']).is_empty() => Fault::FileEmpty { path: file.to_owned() },
@@ -257,7 +257,7 @@ fn implied_url(name: &str) -> String {
     }
 }
 
-fn parse_url(text: &str) -> Result<Url, Fault> {
+pub(super) fn parse_url(text: &str) -> Result<Url, Fault> {
     let url = Url::parse(text).map_err(|reason| Fault::Url { reason })?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err(Fault::UrlScheme { scheme: url.scheme().to_owned() });

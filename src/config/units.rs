@@ -111,6 +111,11 @@ pub fn glob(pattern: &str) -> Result<globset::Glob, globset::Error> {
     globset::GlobBuilder::new(pattern).literal_separator(true).build()
 }
 
+/// The rule for what is no path, such as the subject of a token: `*` stands for anything.
+pub fn text_glob(pattern: &str) -> Result<globset::Glob, globset::Error> {
+    globset::GlobBuilder::new(pattern).build()
+}
+
 /// `#[serde(with)]` for a number of bytes.
 pub(super) mod bytes {
     use super::{Deserializer, Serializer, format_bytes, parse_bytes, parsed};

@@ -78,7 +78,7 @@ impl<'a> Check<'a> {
         }
         self.between_upstreams(&config.upstreams);
         self.access(&mut config);
-        let has_users = config.auth.as_ref().is_some_and(|auth| auth.htpasswd.is_some());
+        let has_users = config.auth.as_ref().is_some_and(|auth| auth.htpasswd.is_some() || !auth.oidc.is_empty());
         let are_sent =
             has_users || config.upstreams.iter().any(|upstream| upstream.visibility == Visibility::Passthrough);
         if passwords_in_clear(&config.http, are_sent) {

@@ -103,7 +103,7 @@ impl ApiError {
                 answer.details = missing.iter().map(|digest| json!({ "digest": digest.to_string() })).collect();
                 return answer;
             }
-            E::TooManyUploads { .. } => {
+            E::TooManyUploads { .. } | E::TooManyUploadsOfOne { .. } => {
                 let answer = Self::new(StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests, message);
                 return answer.retry_after(None);
             }
@@ -145,7 +145,12 @@ impl ApiError {
             Refusal::Throttled { wait } => {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests, message).retry_after(Some(*wait))
             }
-            Refusal::WrongPassword | Refusal::Token | Refusal::Unreadable => Self::new_unauthorized(message),
+            Refusal::IssuerSilent { .. } => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable, message).retry_after(None)
+            }
+            Refusal::WrongPassword | Refusal::Token | Refusal::Foreign { .. } | Refusal::Unreadable => {
+                Self::new_unauthorized(message)
+            }
         }
     }
 

@@ -52,9 +52,9 @@ pub async fn admit(app: &AppState, asked: &mut Asked, action: &Action) -> Result
         Needed::List => false,
     };
     let caller = if is_relayed {
-        app.authority.stranger(asked.origin())
+        app.authority.stranger(&asked.origin())
     } else {
-        let identified = app.authority.identify(&asked.presented(), asked.origin()).await;
+        let identified = app.authority.identify(&asked.presented(), &asked.origin()).await;
         identified.map_err(|refusal| door.refuse(&refusal, &needed))?
     };
     let verdict = match needed {
@@ -67,6 +67,9 @@ pub async fn admit(app: &AppState, asked: &mut Asked, action: &Action) -> Result
     if verdict != Verdict::Yes {
         return Err(door.turn_away(&caller, verdict, &needed));
     }
+    if matches!(action, Action::StartUpload { .. }) && caller.identity().is_signed_in() {
+        asked.identity = Some(caller.identity().to_string().into());
+    }
     asked.sight = sight(registry, &caller, action);
     asked.keeps = keeps(registry, &caller, asked, action);
     asked.insists = asked.says_no_cache() && (app.admin.admit(asked).is_ok() || caller.is_admin());
@@ -76,7 +79,7 @@ pub async fn admit(app: &AppState, asked: &mut Asked, action: &Action) -> Result
 /// Lets a request of the admin API in: from the addresses that may, and of who is an administrator.
 pub async fn admit_admin(app: &AppState, asked: &Asked) -> Result<(), ApiError> {
     let Err(denied) = app.admin.admit(asked) else { return Ok(()) };
-    let identified = app.authority.identify(&asked.presented(), asked.origin()).await;
+    let identified = app.authority.identify(&asked.presented(), &asked.origin()).await;
     let caller = identified.map_err(|refusal| ApiError::refused(&refusal).challenge_basic())?;
     if caller.is_admin() {
         Ok(())
@@ -130,7 +133,7 @@ struct Door<'a> {
 impl Door<'_> {
     /// Who shows a wrong key is not taken for nobody.
     fn refuse(&self, refusal: &Refusal, needed: &Needed<'_>) -> ApiError {
-        let error = if *refusal == Refusal::Token { Some("invalid_token") } else { None };
+        let error = matches!(refusal, Refusal::Token | Refusal::Foreign { .. }).then_some("invalid_token");
         ApiError::refused(refusal).challenge(self.challenge(needed, error))
     }
 
@@ -150,6 +153,14 @@ impl Door<'_> {
             Verdict::OutOfScope => {
                 let answer = ApiError::new_unauthorized(format!("the token is not for that: get one to {wanted}"));
                 answer.challenge(self.challenge(needed, Some("insufficient_scope")))
+            }
+            // A client that has a password, too, shows it only when it is told to.
+            _ if caller.is_by_certificate() => {
+                let answer = ApiError::new_unauthorized(format!(
+                    "the certificate of {} is not enough: log in to {wanted}",
+                    caller.identity()
+                ));
+                answer.challenge(self.challenge(needed, None))
             }
             _ if caller.identity().is_signed_in() => {
                 ApiError::denied(format!("{} may not {wanted}", caller.identity()))

@@ -75,6 +75,8 @@ pub struct Asked {
     pub certificate: Option<Arc<PeerCertificate>>,
     /// How a file gets to this client.
     pub transport: Transport,
+    /// Who sends it, if that has been proven.
+    pub identity: Option<Arc<str>>,
     /// It said `no-cache` and may: see [`Asked::says_no_cache`].
     pub insists: bool,
     /// What it may see of repositories besides its own.
@@ -105,6 +107,7 @@ impl Asked {
             client,
             certificate,
             transport,
+            identity: None,
             insists,
             sight,
             keeps,
@@ -123,7 +126,8 @@ impl Asked {
     pub fn target(&self, name: &RepositoryName) -> Target {
         let (sight, keeps) = (self.sight.clone(), self.keeps.clone());
         let (insists, only_stored) = (self.insists, self.only_stored);
-        let caller = Caller { credentials: self.credentials(), insists, sight, keeps, only_stored };
+        let identity = self.identity.clone();
+        let caller = Caller { credentials: self.credentials(), identity, insists, sight, keeps, only_stored };
         Target { name: name.clone(), ns: self.query.first("ns").map(str::to_owned), host: self.host(), caller }
     }
 
@@ -150,7 +154,7 @@ impl Asked {
     pub fn origin(&self) -> Origin {
         let Client { address, unvouched, is_proxy, .. } = &self.client;
         let is_local = address.is_some_and(|address| address.is_loopback()) && unvouched.is_none() && !is_proxy;
-        Origin { address: *address, is_local }
+        Origin { address: *address, is_local, certificate: self.certificate.clone() }
     }
 
     /// The host that the client thinks it talks to, in lower case, with its port if one was said.

@@ -52,6 +52,9 @@ async fn answer(app: &AppState, request: Request, line: &mut Line) -> Result<Res
     if !standing.is_configured {
         return Err(ApiError::no_endpoint("there are no tokens here: this registry's configuration has no `auth`"));
     }
+    if let (Some(_), Some(realm)) = (&standing.token_server, &standing.realm) {
+        return Err(ApiError::no_endpoint(format!("there are no tokens here: get them at {realm}")));
+    }
     let wanted = match asked.method {
         Method::GET => Wanted::of_query(&asked),
         Method::POST => Wanted::of_form(&asked, &form(app, body).await?)?,
@@ -137,8 +140,10 @@ async fn who(app: &AppState, asked: &Asked, wanted: &Wanted) -> Result<Caller, N
         Proof::Presented(Presented::Token(_)) => return Err(Refusal::Token.into()),
         Proof::Presented(presented) => presented,
     };
-    match app.authority.identify(presented, asked.origin()).await {
+    match app.authority.identify(presented, &asked.origin()).await {
         Ok(caller) => Ok(caller),
+        // That one is for us, whatever came of it.
+        Err(refusal @ (Refusal::Foreign { .. } | Refusal::IssuerSilent { .. })) => Err(refusal.into()),
         Err(refusal) => stranger_instead(app, asked, wanted).ok_or_else(|| refusal.into()),
     }
 }
@@ -146,7 +151,7 @@ async fn who(app: &AppState, asked: &Asked, wanted: &Wanted) -> Result<Caller, N
 /// Docker's daemon shows a mirror of its default registry the password for that registry, which is none of ours. Where
 /// everybody may pull what it wants, it gets that; otherwise it would go past the mirror without a word to anybody.
 fn stranger_instead(app: &AppState, asked: &Asked, wanted: &Wanted) -> Option<Caller> {
-    let stranger = app.authority.stranger(asked.origin());
+    let stranger = app.authority.stranger(&asked.origin());
     let may_pull = |scope: &Scope| match scope {
         Scope::List => false,
         Scope::Repository { name, wanted } => {

@@ -11,6 +11,8 @@ use crate::upstream::Credentials;
 pub struct Caller {
     /// Who it says it is.
     pub credentials: Option<Credentials>,
+    /// Who that is, if it has been proven: what it may have at a time is counted by this name.
+    pub identity: Option<Arc<str>>,
     /// It does not trust what is cached, and may have it looked after: an upstream is asked again, stored bytes are
     /// digested again.
     pub insists: bool,

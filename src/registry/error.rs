@@ -1,5 +1,6 @@
 //! What can go wrong with an operation of the registry, in the specification's words. `http::error` alone gives statuses.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::oci::{Digest, ManifestInvalid, Reference, RepositoryName, Tag, UploadId};
@@ -116,6 +117,17 @@ pub enum Error {
     /// No more sessions.
     #[error("there are {max} upload sessions already, the limit is push.sessions_max: try again later")]
     TooManyUploads {
+        /// The limit.
+        max: usize,
+    },
+    /// No more sessions for this one.
+    #[error(
+        "{identity} has {max} upload sessions already, the limit is push.sessions_per_identity_max: finish or cancel some, \
+         or try again later"
+    )]
+    TooManyUploadsOfOne {
+        /// Who it is.
+        identity: Arc<str>,
         /// The limit.
         max: usize,
     },

@@ -29,7 +29,7 @@ impl Registry {
         E: Send,
     {
         let source = self.importable(target).await?;
-        self.take_blob(source.canonical, Class::Cached, digest, chunk).await
+        self.take_blob(source.canonical, None, Class::Cached, digest, chunk).await
     }
 
     /// Shows a blob that is stored for another repository in an upstream's.

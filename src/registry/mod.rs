@@ -71,6 +71,8 @@ pub struct Options {
     pub manifest_max_bytes: u64,
     /// Upload sessions at a time.
     pub sessions_max: usize,
+    /// Upload sessions of one identity at a time.
+    pub sessions_per_identity_max: usize,
     /// When and how fast stored blobs are checked.
     pub scrub: ScrubOptions,
     /// What stays of pushed content.

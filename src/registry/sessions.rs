@@ -28,6 +28,8 @@ pub(super) struct Session {
     writing: Arc<tokio::sync::Mutex<()>>,
     /// The digest so far; `None` makes the commit compute it from the file.
     suspended: Mutex<Option<Suspended>>,
+    /// Who opened it; of what an earlier process left nobody knows.
+    owner: Option<Arc<str>>,
     /// Whether its blob will be pushed or cached content.
     class: Class,
     reservation: Mutex<Reservation>,
@@ -40,10 +42,17 @@ impl Session {
             recorded_ms: AtomicI64::new(row.touched_ms),
             writing: Arc::default(),
             suspended: Mutex::new(suspended),
+            owner: None,
             class: reservation.class(),
             reservation: Mutex::new(reservation),
             row,
         }
+    }
+
+    /// Opened by this one.
+    pub(super) fn of(mut self, owner: Option<Arc<str>>) -> Self {
+        self.owner = owner;
+        self
     }
 
     /// What its blob will be.
@@ -136,6 +145,20 @@ impl Drop for Opened {
     }
 }
 
+/// How many sessions there may be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Max {
+    /// In all.
+    pub(super) sessions: usize,
+    /// Of one who signed in.
+    pub(super) of_one: usize,
+}
+
+impl Max {
+    /// For what is there already.
+    pub(super) const NONE: Self = Self { sessions: usize::MAX, of_one: usize::MAX };
+}
+
 /// The sessions of this process. The index has the same ones, without what can be found again.
 #[derive(Debug, Default)]
 pub struct Uploads {
@@ -147,12 +170,17 @@ impl Uploads {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counted and held in one step, so that requests at once do not pass the limit together.
-    pub(super) fn hold(&self, session: Session, max: usize) -> Result<Arc<Session>, Error> {
+    /// Counted and held in one step, so that requests at once do not pass a limit together.
+    pub(super) fn hold(&self, session: Session, max: Max) -> Result<Arc<Session>, Error> {
         let session = Arc::new(session);
         let mut sessions = self.sessions();
-        if sessions.len() >= max {
-            return Err(Error::TooManyUploads { max });
+        if sessions.len() >= max.sessions {
+            return Err(Error::TooManyUploads { max: max.sessions });
+        }
+        if let Some(owner) = &session.owner
+            && sessions.values().filter(|other| other.owner.as_ref() == Some(owner)).count() >= max.of_one
+        {
+            return Err(Error::TooManyUploadsOfOne { identity: Arc::clone(owner), max: max.of_one });
         }
         sessions.insert(session.row.id, Arc::clone(&session));
         Ok(session)

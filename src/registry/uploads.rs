@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use super::error::Error;
 use super::routing::Target;
-use super::sessions::{Opened, Session};
+use super::sessions::{Max, Opened, Session};
 use super::{Caller, Registry};
 use crate::blobs::{self, BlobWriter, Committed, Lease, PourError};
 use crate::cache::space::{Class, Holding};
@@ -58,7 +58,7 @@ impl Registry {
             // A session that has no bytes yet has no file yet.
             let taken_bytes = files.remove(&row.id).unwrap_or(0);
             let reservation = depot.room.adopt(Class::Pushed, taken_bytes).charged_to(&row.repo);
-            self.uploads.hold(Session::new(row, reservation, None), usize::MAX)?;
+            self.uploads.hold(Session::new(row, reservation, None), Max::NONE)?;
         }
         for id in files.into_keys() {
             depot.blobs.remove_upload(id).await?;
@@ -72,7 +72,8 @@ impl Registry {
         target: &Target,
         algorithm: Option<Algorithm>,
     ) -> Result<(RepositoryName, UploadId), Error> {
-        let opened = self.open_session(self.home(target)?, Class::Pushed, algorithm).await?;
+        let owner = target.caller.identity.clone();
+        let opened = self.open_session(self.home(target)?, owner, Class::Pushed, algorithm).await?;
         self.depot().metadata.insert_upload(&opened.session.row).await?;
         fault::point("session: opened");
         let session = opened.named();
@@ -90,13 +91,14 @@ impl Registry {
         S: Stream<Item = Result<Bytes, E>> + Send,
         E: Send,
     {
-        self.take_blob(self.home(target)?, Class::Pushed, digest, chunk).await
+        self.take_blob(self.home(target)?, target.caller.identity.clone(), Class::Pushed, digest, chunk).await
     }
 
     /// Makes a whole body the blob `digest` of a repository, pushed or cached.
     pub(super) async fn take_blob<S, E>(
         self: &Arc<Self>,
         repo: RepositoryName,
+        owner: Option<Arc<str>>,
         class: Class,
         digest: &Digest,
         chunk: Chunk<S>,
@@ -105,7 +107,7 @@ impl Registry {
         S: Stream<Item = Result<Bytes, E>> + Send,
         E: Send,
     {
-        let opened = self.open_session(repo, class, Some(digest.algorithm())).await?;
+        let opened = self.open_session(repo, owner, class, Some(digest.algorithm())).await?;
         let taken = self.finish_session(&opened.session, digest, chunk).await;
         if taken.is_err() {
             // It may be gone already; what cannot be removed now expires.
@@ -260,6 +262,7 @@ impl Registry {
     async fn open_session(
         &self,
         repo: RepositoryName,
+        owner: Option<Arc<str>>,
         class: Class,
         algorithm: Option<Algorithm>,
     ) -> Result<Opened, Error> {
@@ -267,8 +270,13 @@ impl Registry {
         let row = UploadRow { id, repo, algorithm, started_ms: now_ms, touched_ms: now_ms };
         let reservation = Reservation::none(&self.depot().room, class).charged_to(&row.repo);
         let suspended = BlobWriter::suspended_start(algorithm.unwrap_or(Algorithm::Sha256));
-        let session = Session::new(row, reservation, Some(suspended));
-        let opened = Opened::new(self.uploads.hold(session, self.options.sessions_max)?);
+        let session = Session::new(row, reservation, Some(suspended)).of(owner);
+        let max = Max { sessions: self.options.sessions_max, of_one: self.options.sessions_per_identity_max };
+        let held = self.uploads.hold(session, max).inspect_err(|error| match error {
+            Error::TooManyUploadsOfOne { .. } => self.depot().metrics.refused("push.sessions_per_identity_max"),
+            _ => self.depot().metrics.refused("push.sessions_max"),
+        });
+        let opened = Opened::new(held?);
         self.depot().blobs.stage_upload(id).await?;
         fault::point("session: file made");
         Ok(opened)

@@ -8,7 +8,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use reqwest::{Certificate, Client, ClientBuilder, Identity, Proxy, redirect};
+use reqwest::{Client, ClientBuilder, Identity, Proxy};
 use secrecy::ExposeSecret;
 use url::Url;
 
@@ -16,8 +16,7 @@ use super::error::Error;
 use super::options::{Options, Route, Tls};
 use super::transport::Kind;
 use crate::oci::Host;
-
-const USER_AGENT: &str = concat!("entrepot/", env!("CARGO_PKG_VERSION"));
+use crate::outbound::{self, is_loopback};
 
 /// An idle connection older than this has often been closed by something in between.
 const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
@@ -89,31 +88,12 @@ impl Clients {
         Ok(slot.get_or_init(|| client))
     }
 
-    /// Without a CA store on the machine the builder fails, even for upstreams without TLS; then Mozilla's roots, which
-    /// are compiled in, take its place.
     fn make(&self, purpose: Purpose) -> reqwest::Result<Client> {
-        let own = match &self.tls.ca {
-            Some(pem) => Certificate::from_pem_bundle(pem.as_bytes())?,
-            None => Vec::new(),
-        };
-        let with_own = self.settings(purpose)?.tls_certs_merge(own.clone()).build();
-        with_own.or_else(|error| {
-            tracing::warn!(%error, "no certificate authorities on this machine, using the built-in ones");
-            self.settings(purpose)?.tls_certs_only(built_in_authorities().into_iter().chain(own)).build()
-        })
+        outbound::client(self.tls.ca.as_deref(), || self.settings(purpose))
     }
 
-    /// Bodies are never decoded, whatever features another crate switches on: digests and ranges are those of the bytes
-    /// sent.
     fn settings(&self, purpose: Purpose) -> reqwest::Result<ClientBuilder> {
-        let builder = Client::builder()
-            .user_agent(USER_AGENT)
-            .no_gzip()
-            .no_brotli()
-            .no_deflate()
-            .no_zstd()
-            .redirect(redirect::Policy::none())
-            .referer(false)
+        let builder = outbound::settings()
             .connect_timeout(self.connect_timeout)
             .pool_idle_timeout(IDLE_TIMEOUT)
             .pool_max_idle_per_host(IDLE_MAX);
@@ -142,45 +122,9 @@ impl Clients {
     }
 }
 
-fn built_in_authorities() -> Vec<Certificate> {
-    webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().filter_map(|der| Certificate::from_der(der).ok()).collect()
-}
-
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-        Some(url::Host::Ipv4(address)) => address.is_loopback(),
-        Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_way_to_write_loopback_is_recognised() {
-        for text in [
-            "http://127.0.0.1:5000",
-            "http://127.9.9.9",
-            "http://[::1]:5000",
-            "https://localhost",
-            "http://a.localhost",
-        ] {
-            assert!(is_loopback(&Url::parse(text).unwrap()), "{text}");
-        }
-        for text in ["https://ghcr.io", "http://10.0.0.1", "http://localhost.example", "http://[::2]"] {
-            assert!(!is_loopback(&Url::parse(text).unwrap()), "{text}");
-        }
-    }
-
-    #[test]
-    fn the_built_in_authorities_make_a_client() {
-        assert!(built_in_authorities().len() > 50);
-        let built = Client::builder().tls_certs_only(built_in_authorities()).build();
-        assert!(built.is_ok(), "{built:?}");
-    }
 
     #[test]
     fn every_purpose_has_a_client_of_its_own() {

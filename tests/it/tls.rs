@@ -25,19 +25,19 @@ use crate::support::process::Process;
 use crate::support::raw::Raw;
 use crate::support::registry::{Builder, TestRegistry, blob_path};
 
-const NAME: &str = "registry.lan";
+pub const NAME: &str = "registry.lan";
 const PATIENCE: Duration = Duration::from_secs(20);
 /// So that some of it is unread when the server has read enough to refuse.
 const MORE_THAN_ONE_READ: usize = 48 * 1024;
 
 /// Files of a pair, and the authority that clients believe.
-struct Pair {
-    authority: Authority,
+pub struct Pair {
+    pub authority: Authority,
     folder: TempDir,
 }
 
 impl Pair {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let pair = Self { authority: Authority::new(), folder: TempDir::new().unwrap() };
         pair.renew();
         pair
@@ -65,7 +65,7 @@ impl Pair {
         })
     }
 
-    fn asking_for_certificates(&self, asked: ClientCertificates) -> Builder {
+    pub fn asking_for_certificates(&self, asked: ClientCertificates) -> Builder {
         let authorities = self.path("clients.crt");
         self.registry().config(|config| {
             config.http.tls.client_ca = Some(authorities);
@@ -149,7 +149,7 @@ fn reqwest(pair: &Pair, registry: &TestRegistry, http1_only: bool) -> reqwest::C
     if http1_only { builder.http1_only() } else { builder }.build().unwrap()
 }
 
-fn url(registry: &TestRegistry, path: &str) -> String {
+pub fn url(registry: &TestRegistry, path: &str) -> String {
     format!("https://{NAME}:{}{path}", registry.address().port())
 }
 

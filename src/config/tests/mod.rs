@@ -28,8 +28,14 @@ fn secret(path: &Path) -> io::Result<String> {
     match path.to_str() {
         Some("/run/secrets/token") => Ok("s3cret\n".to_owned()),
         Some("/run/secrets/empty") => Ok("\n".to_owned()),
-        Some("/etc/ssl/lan.pem") => Ok(IDENTITY.0.clone()),
-        Some("/run/secrets/lan.key") => Ok(IDENTITY.1.clone()),
+        Some(
+            "/etc/ssl/lan.pem"
+            | "/etc/entrepot/auth.crt"
+            | "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt"
+            | "server.crt"
+            | "clients-ca.crt",
+        ) => Ok(IDENTITY.0.clone()),
+        Some("/run/secrets/lan.key" | "server.key") => Ok(IDENTITY.1.clone()),
         Some("/etc/entrepot/htpasswd") => Ok(format!("alice:{BCRYPT}\nbob:{BCRYPT}\n")),
         Some("/etc/entrepot/plain") => Ok("alice:hunter2\n".to_owned()),
         Some("/run/secrets/config.json") => Ok("{\"auths\": {}}".to_owned()),
@@ -42,7 +48,7 @@ fn assembled(text: &str, variables: &[(&str, &str)], flags: ServeFlags) -> Resul
     assemble(&Layers { file: Some(("config.yaml".into(), text.to_owned())), variables, flags }, secret)
 }
 
-fn from_text(text: &str) -> Result<Config, Error> {
+pub(super) fn from_text(text: &str) -> Result<Config, Error> {
     assembled(text, &[], ServeFlags::default()).map(|(config, _)| config)
 }
 

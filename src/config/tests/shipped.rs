@@ -55,7 +55,7 @@ fn shipped_with_each_comment_active() -> Vec<(String, String)> {
 #[test]
 fn the_shipped_file_shows_every_key() {
     let active = tree_of(SHIPPED);
-    let access = tree_of(&shipped_access());
+    let access = tree_of(&shipped_access().replace("  # token_server:", "  token_server:"));
     let commented = shipped_with_each_comment_active();
     for (path, _) in KEYS {
         let is_shown = match path {
@@ -76,16 +76,36 @@ fn shipped_access() -> String {
     let (_, after) = SHIPPED.split_once("\n# auth:\n").unwrap();
     let lines = after.lines().take_while(|line| line.starts_with('#'));
     let lines: Vec<&str> = lines.map(|line| line.strip_prefix("# ").unwrap()).collect();
-    format!("auth:\n{}\n", lines.join("\n").replace("  # realm:", "  realm:"))
+    format!(
+        "auth:\n{}\n",
+        lines.join("\n").replace("  # realm:", "  realm:").replace("  # certificates:", "  certificates:")
+    )
 }
 
 #[test]
 fn the_shipped_rules_are_accepted() {
-    let text = shipped_access();
+    let tls = "http: {tls: {certificate: /etc/ssl/lan.pem, key: /run/secrets/lan.key, client_ca: /etc/ssl/lan.pem, \
+               client_certificates: request}}\n";
+    let text = format!("{tls}{}", shipped_access());
     let config = from_text(&text).unwrap();
     let auth = config.auth.unwrap();
     assert_eq!((auth.rules.len(), auth.admins.len(), auth.htpasswd.unwrap().users.len()), (2, 1, 2));
     assert_eq!(auth.refresh_lifetime, super::super::Auth::default().refresh_lifetime);
+    let server = SHIPPED.lines().find_map(|line| line.strip_prefix("#   # token_server: ")).unwrap();
+    let server = server.replace("/etc/entrepot/auth.crt", "/etc/ssl/lan.pem");
+    assert!(from_text(&format!("auth: {{token_server: {server}}}")).is_ok());
+}
+
+#[test]
+fn what_the_page_on_identities_shows_is_accepted() {
+    let page = include_str!("../../../docs/identities.md");
+    let blocks = page.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let ours: Vec<&str> = blocks.filter(|block| block.contains("auth:\n")).collect();
+    assert_eq!(ours.len(), 5, "{ours:#?}");
+    for block in ours {
+        let (_, warnings) = assembled(block, &[], ServeFlags::default()).unwrap_or_else(|e| panic!("{e}\n{block}"));
+        assert!(warnings.is_empty(), "{warnings:?}\n{block}");
+    }
 }
 
 #[test]

@@ -57,6 +57,7 @@ struct Arrival {
     /// Where the connection comes from; none if only a proxy knows, which does not say.
     peer: Option<SocketAddr>,
     is_tls: bool,
+    /// The client's; that of a trusted proxy says nothing about those whom it speaks for.
     certificate: Option<Arc<PeerCertificate>>,
     trusted_proxies: Arc<[ipnet::IpNet]>,
 }
@@ -183,6 +184,7 @@ impl Server {
 
     fn arrival(&self, peer: Option<SocketAddr>, is_tls: bool, certificate: Option<PeerCertificate>) -> Arrival {
         let trusted_proxies = Arc::clone(&self.options.trusted_proxies);
+        let certificate = certificate.filter(|_| !peer.is_some_and(|peer| self.is_proxy(peer.ip())));
         Arrival { peer, is_tls, certificate: certificate.map(Arc::new), trusted_proxies }
     }
 

@@ -8,28 +8,11 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer as _;
 
+pub use crate::auth::PeerCertificate;
 use crate::oci::{Algorithm, Digest};
 
 /// Below this there is reason to warn, whatever a certificate's whole time.
 const SOON_MAX: Duration = Duration::from_hours(14 * 24);
-
-/// Whom a client proved to be in its handshake: its certificate was issued by an authority of `http.tls.client_ca`, is
-/// in its time, and the client has its key. It is in the extensions of each request of that connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PeerCertificate {
-    /// The subject's one common name; none if there are several, for then nobody can tell which one counts.
-    pub common_name: Option<String>,
-    /// Alternative names of the kind DNS.
-    pub dns_names: Vec<String>,
-    /// Alternative names of the kind email.
-    pub emails: Vec<String>,
-    /// Alternative names of the kind URI; SPIFFE identities are such.
-    pub uris: Vec<String>,
-    /// Alternative names of the kind IP address.
-    pub addresses: Vec<IpAddr>,
-    /// SHA-256 of the certificate.
-    pub fingerprint: Digest,
-}
 
 impl PeerCertificate {
     /// What a verified certificate says. Names it writes in a way nobody can read are not there.

@@ -2,14 +2,20 @@
 
 use std::time::Duration;
 
+use entrepot::config::CertificateName;
 use entrepot::http::admin;
 use entrepot::http::route::{Action, route};
 use http::Method;
 
-use super::{PASSWORD, as_user, basic, bearer, public, robot, secured};
+use super::oidc::{self, with_providers};
+use super::token_server::{self, with_token_server};
+use super::{PASSWORD, as_user, basic, bearer, certificates, public, robot, secured};
 use crate::support::client::Call;
+use crate::support::issuer::FakeIssuer;
 use crate::support::push::digest_of;
 use crate::support::registry::TestRegistry;
+use crate::support::signer::Signer;
+use crate::tls::url;
 
 /// What a route takes, as it should be: written here a second time on purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,30 +184,125 @@ fn all_wrong(caller: &str) -> bool {
     ["wrong password", "unknown user"].contains(&caller)
 }
 
-#[tokio::test]
-async fn every_route_answers_every_kind_of_caller_as_it_should() {
-    let registry = secured(public()).await;
+/// Sends every row as each caller, by `ask`, which tells the status and whether there is a challenge.
+async fn hold(callers: Vec<Caller>, ask: impl AsyncFn(&Caller, &'static str, &str) -> (u16, bool)) {
     let mut wrong = Vec::new();
-    for (caller, header, answers) in callers(&registry).await {
+    for caller in callers {
+        let (name, _, answers) = &caller;
         for (method, path, takes) in rows() {
-            if all_wrong(caller) {
-                // Whoever fails again and again has to wait.
-                registry.advance(Duration::from_mins(10));
-            }
-            let call = Call::new(method, &path).body("");
-            let call = if let Some(header) = &header { call.header("authorization", header) } else { call };
-            let answer = registry.send(call).await;
-            let (found, expected) = (answer_of(answer.status()), answers[takes as usize]);
+            let (status, is_challenged) = ask(&caller, method, &path).await;
+            let (found, expected) = (answer_of(status), answers[takes as usize]);
             if found != expected {
-                wrong.push(format!("{caller}: {method} {path} is {found:?} ({}), not {expected:?}", answer.status()));
+                wrong.push(format!("{name}: {method} {path} is {found:?} ({status}), not {expected:?}"));
             }
-            let is_challenged = answer.header("www-authenticate").is_some();
             if (found == Challenged) != is_challenged {
-                wrong.push(format!("{caller}: {method} {path} is {found:?}, challenge {is_challenged}"));
+                wrong.push(format!("{name}: {method} {path} is {found:?}, challenge {is_challenged}"));
             }
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Over plain HTTP, where the header says who sends it.
+async fn ask(registry: &TestRegistry, caller: &Caller, method: &str, path: &str) -> (u16, bool) {
+    let (name, header, _) = caller;
+    if all_wrong(name) {
+        // Whoever fails again and again has to wait.
+        registry.advance(Duration::from_mins(10));
+    }
+    let call = Call::new(method, path).body("");
+    let call = if let Some(header) = header { call.header("authorization", header) } else { call };
+    let answer = registry.send(call).await;
+    (answer.status(), answer.header("www-authenticate").is_some())
+}
+
+#[tokio::test]
+async fn every_route_answers_every_kind_of_caller_as_it_should() {
+    let registry = secured(public()).await;
+    hold(callers(&registry).await, async |caller, method, path| ask(&registry, caller, method, path).await).await;
+    registry.finish().await;
+}
+
+#[tokio::test]
+async fn every_route_answers_jobs_as_it_should() {
+    let signer = Signer::new("ES256", "one");
+    let issuer = FakeIssuer::start(&[&signer]).await;
+    let registry = secured(with_providers(public(), &[("ci", oidc::provider(&issuer))])).await;
+    let right = oidc::claims(&registry, &issuer);
+    let with = |name: &str, value: &str| {
+        let mut claims = right.clone();
+        claims[name] = value.into();
+        signer.token(&claims)
+    };
+    let (token, all_out) = (signer.token(&right), [Challenged; 5]);
+    let scope = "/token?scope=repository:team-a/app:pull";
+    let issued = registry.send(Call::get(scope).header("authorization", &basic("ci", &token))).await.json();
+    let bearer = |token: &str| Some(format!("Bearer {token}"));
+    let rows = vec![
+        ("a job", bearer(&token), [In; 5]),
+        ("a job as a user", Some(basic("ci", &token)), [In; 5]),
+        (
+            "a job's scope to pull",
+            bearer(issued["token"].as_str().unwrap()),
+            [In, Challenged, In, Challenged, Challenged],
+        ),
+        ("a job of whom no rule speaks", bearer(&with("sub", "repo:other/app")), [In, In, Denied, Denied, Denied]),
+        ("a job for another audience", bearer(&with("aud", "other")), all_out),
+        ("a job for another audience as a user", Some(basic("ci", &with("aud", "other"))), all_out),
+        ("somebody else's job", bearer(&with("repository_owner", "other")), all_out),
+        ("another issuer's job", bearer(&with("iss", "https://other.example")), all_out),
+    ];
+    hold(rows, async |caller, method, path| ask(&registry, caller, method, path).await).await;
+    registry.finish().await;
+}
+
+#[tokio::test]
+async fn every_route_answers_certificates_as_it_should() {
+    let (registry, pair) =
+        certificates::asking(certificates::with_certificates(public(), CertificateName::CommonName)).await;
+    let rows = vec![
+        ("node-1", None, [Challenged, In, In, In, Challenged]),
+        ("laptop", None, [Challenged, In, Challenged, Challenged, Challenged]),
+        ("node-1", Some(basic("bob", PASSWORD)), [In, In, Denied, Denied, Denied]),
+        ("node-1", Some(basic("alice", PASSWORD)), [In, In, In, In, Denied]),
+        ("node-1", Some("Bearer nonsense".to_owned()), [Challenged; 5]),
+    ];
+    let with = |name| certificates::client(&pair, &registry, Some(pair.authority.identity_of(name, &[])));
+    let clients = ["node-1", "laptop"].map(|name| (name, with(name)));
+    hold(rows, async |(name, header, _), method, path| {
+        let (_, client) = clients.iter().find(|(of, _)| of == name).unwrap();
+        let request = client.request(method.parse().unwrap(), url(&registry, path)).body("");
+        let request = if let Some(header) = header { request.header("authorization", header) } else { request };
+        let answer = request.send().await.unwrap();
+        (answer.status().as_u16(), answer.headers().contains_key("www-authenticate"))
+    })
+    .await;
+    registry.finish().await;
+}
+
+#[tokio::test]
+async fn every_route_answers_tokens_of_another_server_as_it_should() {
+    let signer = Signer::new("ES256", "one");
+    let registry = secured(with_token_server(&signer)).await;
+    let token = |actions: &[&str], change: &[(&str, &str)]| {
+        let mut claims = token_server::claims(&registry, actions);
+        for (name, value) in change {
+            claims[*name] = (*value).into();
+        }
+        Some(format!("Bearer {}", signer.token(&claims)))
+    };
+    let all_out = [Challenged; 5];
+    let rows = vec![
+        ("nobody", None, all_out),
+        ("right scope", token(&["*"], &[]), [In, Challenged, In, In, In]),
+        ("scope to pull", token(&["pull"], &[]), [In, Challenged, In, Challenged, Challenged]),
+        ("wrong scope", token(&["fly"], &[]), [In, Challenged, Challenged, Challenged, Challenged]),
+        ("another user", token(&["*"], &[("sub", "bob")]), [In, Challenged, Denied, Denied, Denied]),
+        ("nobody's token", token(&["*"], &[("sub", "")]), [In, Challenged, Challenged, Challenged, Challenged]),
+        ("another service", token(&["*"], &[("aud", "other")]), all_out),
+        ("another issuer", token(&["*"], &[("iss", "other")]), all_out),
+    ];
+    hold(rows, async |caller, method, path| ask(&registry, caller, method, path).await).await;
     registry.finish().await;
 }
 

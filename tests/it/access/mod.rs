@@ -1,9 +1,13 @@
 //! Who may do what, over HTTP: the defaults, rules, passwords, tokens, robots; every route against every kind of caller.
 
 mod attacks;
+mod certificates;
 mod commands;
+mod issuers;
 mod matrix;
+mod oidc;
 mod rules;
+mod token_server;
 mod tokens;
 
 use std::collections::BTreeMap;

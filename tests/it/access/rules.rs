@@ -263,3 +263,39 @@ async fn a_robot_may_what_it_was_given_until_it_is_revoked() {
     assert_eq!(registry.send(by_token()).await.status(), 401, "revoked, and its tokens with it");
     registry.finish().await;
 }
+
+#[tokio::test]
+async fn nobody_who_signed_in_takes_all_upload_sessions() {
+    let mut registry = secured(auth()).await;
+    registry.reconfigure(|config| config.push.sessions_per_identity_max = 2).await;
+    let token = bearer(&registry, Some("alice"), &["repository:open/app:push"]).await;
+    let begin = |authorization: &str| {
+        let call = Call::new("POST", "/v2/open/app/blobs/uploads/").body("");
+        registry.send(call.header("authorization", authorization))
+    };
+    let (alice, bob) = (basic("alice", PASSWORD), basic("bob", PASSWORD));
+    let mut sessions = Vec::new();
+    for authorization in [&alice, &token, &bob] {
+        let answer = begin(authorization).await;
+        assert_eq!(answer.status(), 202);
+        sessions.push(answer.header("location").unwrap().to_owned());
+    }
+    for authorization in [&alice, &token] {
+        let refused = begin(authorization).await;
+        assert_refused(&refused, 429, "TOOMANYREQUESTS", "the third of alice");
+        assert!(refused.header("retry-after").is_some());
+        let message = refused.json()["errors"][0]["message"].as_str().unwrap().to_owned();
+        assert!(message.contains("user:alice has 2"), "{message}");
+    }
+    let counted = r#"entrepot_refused_total{limit="push.sessions_per_identity_max"} 2"#;
+    assert!(registry.metrics().contains(counted), "{}", registry.metrics());
+    let cancel = |session: &str| as_user(Call::new("DELETE", session), "alice");
+    assert_eq!(registry.send(cancel(&sessions.swap_remove(0))).await.status(), 204);
+    let again = begin(&alice).await;
+    assert_eq!(again.status(), 202, "one has ended");
+    sessions.push(again.header("location").unwrap().to_owned());
+    for session in sessions {
+        assert_eq!(registry.send(cancel(&session)).await.status(), 204);
+    }
+    registry.finish().await;
+}

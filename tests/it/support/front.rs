@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
@@ -131,7 +131,7 @@ async fn pass_on(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), to: SocketA
     copy_bidirectional(stream, &mut upstream).await.map(|_| ())
 }
 
-async fn read_head(stream: &mut TcpStream) -> io::Result<String> {
+pub async fn read_head(stream: &mut TcpStream) -> io::Result<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await?);
@@ -163,6 +163,14 @@ impl Authority {
     /// A certificate for these names, and its key.
     pub fn identity(&self, names: &[&str]) -> (String, String) {
         self.issue(names, |_| {})
+    }
+
+    /// A certificate of this common name and these alternative names, and its key.
+    pub fn identity_of(&self, common_name: &str, names: &[SanType]) -> (String, String) {
+        self.issue(&[], |params| {
+            params.distinguished_name.push(DnType::CommonName, common_name);
+            params.subject_alt_names = names.to_vec();
+        })
     }
 
     /// The same, which ended long ago.

@@ -6,11 +6,13 @@ pub mod disk;
 pub mod drill;
 pub mod front;
 pub mod harm;
+pub mod issuer;
 pub mod layout;
 pub mod process;
 pub mod push;
 pub mod raw;
 pub mod registry;
+pub mod signer;
 pub mod upstream;
 
 /// Bytes that differ from their neighbours, so that a shifted part is a wrong part; other seeds give other bytes.
