@@ -27,7 +27,7 @@ use crate::clock::Clock;
 use crate::config::{self, Config, LoadedConfig, LogFormat, OnUpstream404, ProxyProtocol, ServeFlags};
 use crate::fault;
 use crate::http::server::{ServerOptions, listen, serve};
-use crate::http::{AppOptions, AppState, Tls, admin, router};
+use crate::http::{AppOptions, AppState, OwnNames, Tls, admin, router};
 use crate::metadata::{self, Metadata, PinPattern};
 use crate::metrics::Metrics;
 use crate::oci::Host;
@@ -322,10 +322,19 @@ pub(super) fn app_options(config: &Config, tls: Option<Arc<Tls>>) -> AppOptions 
         cors_origins: config.http.cors_origins.clone(),
         read_timeout: config.http.read_timeout,
         admin: admin::Door::new(config.http.admin_from.iter().map(|network| network.0).collect()),
+        names: own_names(config),
         tls,
         requests_per_second_max: config.http.requests_per_second_max,
         requests_burst_max: config.http.requests_burst_max,
     }
+}
+
+/// All names that the configuration has for this server.
+fn own_names(config: &Config) -> OwnNames {
+    let hosts = config.upstreams.iter().flat_map(|upstream| upstream.hosts.iter().cloned());
+    let realm =
+        config.auth.as_ref().and_then(|auth| url::Url::parse(auth.realm.as_ref()?).ok()?.host_str().map(str::to_owned));
+    OwnNames::new(config.http.names.iter().cloned().chain(hosts).chain(realm))
 }
 
 fn server_options(config: &Config, tls: Option<Arc<Tls>>, metrics: Metrics) -> ServerOptions {

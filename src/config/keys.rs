@@ -27,6 +27,7 @@ pub(super) const KEYS: &[(&[&str], Shape)] = &[
     (&["http", "read_timeout"], Scalar),
     (&["http", "write_timeout"], Scalar),
     (&["http", "cors_origins"], List),
+    (&["http", "names"], List),
     (&["http", "admin_from"], List),
     (&["http", "connections_per_client_max"], Scalar),
     (&["http", "requests_per_second_max"], Scalar),

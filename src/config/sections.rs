@@ -37,6 +37,8 @@ pub struct Http {
     pub write_timeout: Duration,
     /// Origins whose pages may call the API from a browser; `*` is all. Default none.
     pub cors_origins: Vec<String>,
+    /// Names by which clients reach this port, besides addresses, `localhost` and names without a dot. Default none.
+    pub names: Vec<String>,
     /// Networks whose addresses may use the admin API below `/api/v1/`. Default loopback only.
     pub admin_from: Vec<Network>,
     /// Connections of one address at a time, beyond which they are closed at once; 0 for any number. Networks of
@@ -76,6 +78,7 @@ impl Default for Http {
             read_timeout: Duration::from_mins(1),
             write_timeout: Duration::from_mins(5),
             cors_origins: Vec::new(),
+            names: Vec::new(),
             admin_from: Network::loopback(),
             connections_per_client_max: 1_000,
             requests_per_second_max: 0,

@@ -123,6 +123,12 @@ impl<'a> Check<'a> {
             let fault = Fault::LogFilter { filter: config.log.level.clone() };
             self.refuse(KeyPath::of(&["log", "level"]), fault);
         }
+        for (index, name) in http.names.iter().enumerate() {
+            if !is_host(name) {
+                let path = KeyPath::of(&["http", "names"]).then(Step::Index(index));
+                self.refuse(path, Fault::NotAHost { name: name.clone() });
+            }
+        }
         for (index, origin) in http.cors_origins.iter().enumerate() {
             if !is_cors_origin(origin) {
                 let path = KeyPath::of(&["http", "cors_origins"]).then(Step::Index(index));

@@ -5,7 +5,9 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use super::AppState;
+use super::admin::foreign_name;
 use super::error::ApiError;
+use super::pages;
 use super::request::Asked;
 use super::route::Action;
 use crate::auth::{Caller, Permission, Refusal, Standing, Verdict};
@@ -44,6 +46,12 @@ const fn needed(action: &Action) -> Needed<'_> {
 /// Lets a request of the distribution specification in, or says why not.
 pub async fn admit(app: &AppState, asked: &mut Asked, action: &Action) -> Result<Caller, ApiError> {
     let (registry, needed) = (&app.registry, needed(action));
+    let page = pages::foreign(asked, &app.cors_origins);
+    if let Some(page) = page.as_ref().filter(|_| changes(action)) {
+        return Err(ApiError::denied(format!(
+            "{page}: name the page in http.cors_origins (`*` lets pages read, no more), or use a client that is no browser"
+        )));
+    }
     let door = Door { asked, registry, standing: &app.authority.standing() };
     // What is said to an upstream that shows each client what it lets it see is said to that upstream, not to us.
     let is_relayed = match needed {
@@ -69,12 +77,24 @@ pub async fn admit(app: &AppState, asked: &mut Asked, action: &Action) -> Result
     }
     asked.sight = sight(registry, &caller, action);
     asked.keeps = keeps(registry, &caller, asked, action);
-    asked.insists = asked.says_no_cache() && (app.admin.admit(asked).is_ok() || caller.is_admin());
+    asked.insists = asked.says_no_cache() && page.is_none() && (app.admin.admit(asked).is_ok() || caller.is_admin());
     Ok(caller)
 }
 
-/// Lets a request of the admin API in: from the addresses that may, and of who is an administrator.
+/// Does it take more than reading?
+const fn changes(action: &Action) -> bool {
+    match needed(action) {
+        Needed::Presence | Needed::List => false,
+        Needed::In(_, permission) => !matches!(permission, Permission::Pull),
+    }
+}
+
+/// Lets a request of the admin API in: from the addresses that may, and of who is an administrator. No page but our own has
+/// any business there, whatever it shows: browsers add passwords by themselves.
 pub async fn admit_admin(app: &AppState, asked: &Asked) -> Result<(), ApiError> {
+    if let Some(page) = pages::foreign(asked, &[]) {
+        return Err(ApiError::denied(format!("{page}: use entrepot's own commands, or curl")));
+    }
     let Err(denied) = app.admin.admit(asked) else { return Ok(()) };
     let identified = app.authority.identify(&asked.presented(), asked.origin()).await;
     let caller = identified.map_err(|refusal| ApiError::refused(&refusal).challenge_basic())?;
@@ -141,10 +161,13 @@ impl Door<'_> {
             Needed::In(name, permission) => format!("{} {name}", permission.as_str()),
         };
         if !self.standing.is_configured {
-            return ApiError::denied(format!(
-                "you may not {wanted}: without `auth` in the registry's configuration that takes a request which its own \
-                 machine sends straight to it"
-            ));
+            let why = match self.asked.reached_by() {
+                Some(host) if self.asked.is_from_here() && !self.asked.is_well_named => foreign_name(&host),
+                _ => "without `auth` in the registry's configuration that takes a request which its own machine sends \
+                      straight to it"
+                    .to_owned(),
+            };
+            return ApiError::denied(format!("you may not {wanted}: {why}"));
         }
         match verdict {
             Verdict::OutOfScope => {

@@ -15,6 +15,7 @@ pub mod introduction;
 mod lists;
 mod manifests;
 mod opening;
+mod pages;
 mod patience;
 /// For the fuzz targets, which read what a stranger may ask.
 #[doc(hidden)]
@@ -45,6 +46,7 @@ use crate::registry::Registry;
 
 pub use error::ApiError;
 pub use inside::{BoxError, Inside};
+pub use pages::OwnNames;
 pub use tls::Tls;
 
 /// What every handler works with.
@@ -64,6 +66,8 @@ pub struct App {
     pub read_timeout: Duration,
     /// Where requests that look inside and steer may come from.
     pub admin: admin::Door,
+    /// The names by which clients reach this server.
+    pub names: OwnNames,
     /// Who may do what.
     pub authority: Arc<Authority>,
     /// TLS of the port, if it has it.
@@ -85,6 +89,8 @@ pub struct AppOptions {
     pub read_timeout: Duration,
     /// Who may look inside and steer.
     pub admin: admin::Door,
+    /// The names by which clients reach this server.
+    pub names: OwnNames,
     /// TLS of the port, if it has it.
     pub tls: Option<Arc<Tls>>,
     /// Requests of one client per second; 0 for any number.
@@ -96,7 +102,7 @@ pub struct AppOptions {
 impl AppState {
     /// The state of one server.
     pub fn new(registry: Arc<Registry>, authority: Arc<Authority>, metrics: Metrics, options: AppOptions) -> Self {
-        let AppOptions { cors_origins, read_timeout, admin, tls, requests_per_second_max, requests_burst_max } =
+        let AppOptions { cors_origins, read_timeout, admin, names, tls, requests_per_second_max, requests_burst_max } =
             options;
         let rate = rate::Rate::new(requests_per_second_max, requests_burst_max);
         let (readiness, request_ids) = (health::Readiness::default(), request::RequestIds::new());
@@ -106,6 +112,7 @@ impl AppState {
             cors_origins,
             read_timeout,
             admin,
+            names,
             authority,
             tls,
             rate,

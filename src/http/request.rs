@@ -16,6 +16,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use super::body::Transport;
 use super::error::ApiError;
 use super::forwarded::Client;
+use super::pages::OwnNames;
 use super::query::Query;
 use super::tls::PeerCertificate;
 use crate::auth::{Origin, Presented};
@@ -73,6 +74,8 @@ pub struct Asked {
     pub client: Client,
     /// Whom the client proved to be in its TLS handshake.
     pub certificate: Option<Arc<PeerCertificate>>,
+    /// It calls us by a name that no stranger can have made lead here.
+    pub is_well_named: bool,
     /// How a file gets to this client.
     pub transport: Transport,
     /// It said `no-cache` and may: see [`Asked::says_no_cache`].
@@ -86,8 +89,8 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// Takes a request apart.
-    pub fn new(request: axum::extract::Request) -> (Self, RequestBody) {
+    /// Takes a request apart that came to a server of these names.
+    pub fn new(request: axum::extract::Request, names: &OwnNames) -> (Self, RequestBody) {
         let (mut parts, body) = request.into_parts();
         let transport = Transport::of(parts.version, &parts.extensions);
         let query = Query::parse(parts.uri.query().unwrap_or_default());
@@ -104,6 +107,7 @@ impl Asked {
             authority,
             client,
             certificate,
+            is_well_named: false,
             transport,
             insists,
             sight,
@@ -111,6 +115,8 @@ impl Asked {
             only_stored,
         };
         asked.only_stored = asked.says(&[&CACHE_CONTROL], "only-if-cached");
+        // Over TLS the certificate has proved the name.
+        asked.is_well_named = asked.client.is_tls || asked.reached_by().is_none_or(|host| names.have(&host));
         (asked, body)
     }
 
@@ -146,11 +152,21 @@ impl Asked {
         value.to_str().ok().and_then(presented_in).unwrap_or(Presented::Unreadable)
     }
 
-    /// Where it comes from. What somebody sent on of whom nobody trusted speaks comes from nowhere in particular.
+    /// Where it comes from. What somebody sent on of whom nobody trusted speaks comes from nowhere in particular, and so does
+    /// what calls us by a name that may be somebody else's.
     pub fn origin(&self) -> Origin {
+        Origin { address: self.client.address, is_local: self.is_from_here() && self.is_well_named }
+    }
+
+    /// Was it sent by this machine straight to us?
+    pub fn is_from_here(&self) -> bool {
         let Client { address, unvouched, is_proxy, .. } = &self.client;
-        let is_local = address.is_some_and(|address| address.is_loopback()) && unvouched.is_none() && !is_proxy;
-        Origin { address: *address, is_local }
+        address.is_some_and(|address| address.is_loopback()) && unvouched.is_none() && !is_proxy
+    }
+
+    /// Host and port by which the client reaches us or a trusted proxy, in lower case.
+    pub fn reached_by(&self) -> Option<String> {
+        self.client.forwarded_host.clone().or_else(|| self.host())
     }
 
     /// The host that the client thinks it talks to, in lower case, with its port if one was said.
@@ -161,8 +177,7 @@ impl Asked {
     /// How the client reaches us, as a URL without a path, if it says so in a way that can be said back.
     pub fn origin_url(&self) -> Option<String> {
         let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte);
-        let host = self.client.forwarded_host.clone().or_else(|| self.host());
-        let host = host.filter(|host| !host.is_empty() && host.bytes().all(is_part))?;
+        let host = self.reached_by().filter(|host| !host.is_empty() && host.bytes().all(is_part))?;
         Some(format!("{}://{host}", if self.client.is_tls { "https" } else { "http" }))
     }
 

@@ -47,7 +47,7 @@ pub async fn serve(State(app): State<AppState>, request: Request) -> Response {
 }
 
 async fn answer(app: &AppState, request: Request, line: &mut Line) -> Result<Response, ApiError> {
-    let (asked, body) = Asked::new(request);
+    let (asked, body) = Asked::new(request, &app.names);
     let standing = app.authority.standing();
     if !standing.is_configured {
         return Err(ApiError::no_endpoint("there are no tokens here: this registry's configuration has no `auth`"));

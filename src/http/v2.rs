@@ -61,7 +61,7 @@ fn short(path: &str) -> String {
 }
 
 async fn dispatch(app: &AppState, action: &Action, request: Request, line: &mut Line) -> Result<Response, ApiError> {
-    let (mut asked, body) = Asked::new(request);
+    let (mut asked, body) = Asked::new(request, &app.names);
     let caller = gate::admit(app, &mut asked, action).await?;
     line.identity = caller.identity().is_signed_in().then(|| caller.identity().to_string());
     let body = if body.is_end_stream() { body } else { patience::patient(body, app.read_timeout) };

@@ -29,7 +29,7 @@ use super::gate;
 use super::patience;
 use super::request::{Asked, RequestId};
 
-pub use door::{Denied, Door};
+pub use door::{Denied, Door, foreign_name};
 pub use moment::Moment;
 pub use route::{Action, Unroutable};
 
@@ -48,7 +48,7 @@ pub async fn serve(State(app): State<AppState>, request: Request) -> Response {
 }
 
 async fn dispatch(app: &AppState, action: &Action, request: Request, id: RequestId) -> Result<Response, ApiError> {
-    let (asked, body) = Asked::new(request);
+    let (asked, body) = Asked::new(request, &app.names);
     gate::admit_admin(app, &asked).await?;
     let body = patience::patient(body, app.read_timeout);
     match action {
