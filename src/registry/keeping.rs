@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::routing::Target;
-use super::{Caller, Error, Names, Registry};
+use super::{Caller, Error, Keeps, Names, Registry};
 use crate::cache::{self, to_the_end};
 use crate::metadata::Metadata;
 use crate::oci::{Reference, RepositoryName};
@@ -71,7 +71,7 @@ impl Registry {
             return Err(Error::Pinned { name: kept, reference: reference.clone() });
         }
         let (this, repository, wanted) = (Arc::clone(self), kept.clone(), reference.clone());
-        let removed = to_the_end(async move { this.forget_manifest(&repository, &wanted).await });
+        let removed = to_the_end(async move { this.forget_manifest(&repository, &wanted, Keeps::default()).await });
         if removed.await.unwrap_or(Err(Error::cache(&kept)(cache::Error::Stopped)))? {
             Ok(kept)
         } else {
@@ -110,7 +110,8 @@ impl Registry {
                 break;
             }
             for digest in page {
-                removed.manifests += u64::from(self.forget_manifest(name, &Reference::Digest(digest)).await?);
+                let is_gone = self.forget_manifest(name, &Reference::Digest(digest), Keeps::default()).await?;
+                removed.manifests += u64::from(is_gone);
             }
         }
         loop {

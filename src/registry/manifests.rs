@@ -10,7 +10,7 @@ use super::{Keeps, Place, Registry, Sparse, within_patience};
 use crate::cache::space::{Class, Holding, blocks_for};
 use crate::cache::{self, Outcome, Probe, PulledManifest, Source, to_the_end};
 use crate::fault;
-use crate::metadata::{self, Grounds, NewManifest, Provenance};
+use crate::metadata::{self, Grounds, NewManifest, Provenance, Removal};
 use crate::oci::{Algorithm, Digest, Manifest, Reference, RepositoryName, Tag};
 
 /// How often what a manifest names is looked for, when it goes while the manifest is being recorded.
@@ -123,23 +123,9 @@ impl Registry {
     /// Removes a tag, or a manifest with every tag that names it.
     pub async fn delete_manifest(self: &Arc<Self>, target: &Target, reference: &Reference) -> Result<(), Error> {
         let name = self.stored_name(target, Probe::Manifest(reference.clone())).await?;
-        let keeps = &target.caller.keeps;
-        let kept = match reference {
-            _ if keeps.is_nothing() => None,
-            Reference::Digest(digest) => {
-                let tags = self.depot().metadata.list_pushed_tags_of(&name, digest).await?;
-                tags.into_iter().find(|tag| keeps.keeps(tag))
-            }
-            Reference::Tag(tag) => {
-                let row = self.depot().metadata.find_tag(&name, tag).await?;
-                row.filter(|row| row.provenance.is_pushed() && keeps.keeps(tag)).map(|row| row.name)
-            }
-        };
-        if let Some(tag) = kept {
-            return Err(Error::TagImmutable { name, tag });
-        }
         let (this, repository, wanted) = (Arc::clone(self), name.clone(), reference.clone());
-        let deleted = to_the_end(async move { this.forget_manifest(&repository, &wanted).await });
+        let keeps = target.caller.keeps.clone();
+        let deleted = to_the_end(async move { this.forget_manifest(&repository, &wanted, keeps).await });
         if deleted.await.unwrap_or(Err(Error::cache(&name)(cache::Error::Stopped)))? {
             Ok(())
         } else {
@@ -164,19 +150,24 @@ impl Registry {
         Ok(())
     }
 
-    pub(super) async fn forget_manifest(&self, name: &RepositoryName, reference: &Reference) -> Result<bool, Error> {
-        let deleted = match reference {
-            Reference::Tag(tag) => {
-                let deleted = self.depot().metadata.delete_tag(name, tag).await?;
-                self.memory.forget_tag(name, tag);
-                deleted
-            }
-            Reference::Digest(digest) => {
-                let deleted = self.depot().metadata.delete_manifest(name, digest).await?;
-                self.memory.forget_manifest(name, digest);
-                deleted
-            }
-        };
+    /// Tags that are kept keep what they name, as it is in the transaction that removes.
+    pub(super) async fn forget_manifest(
+        &self,
+        name: &RepositoryName,
+        reference: &Reference,
+        keeps: Keeps,
+    ) -> Result<bool, Error> {
+        let removal =
+            if keeps.is_nothing() { Removal::default() } else { Removal::sparing(move |tag| keeps.keeps(tag)) };
+        let removed = self.depot().metadata.remove(name, reference, removal).await;
+        match reference {
+            Reference::Tag(tag) => self.memory.forget_tag(name, tag),
+            Reference::Digest(digest) => self.memory.forget_manifest(name, digest),
+        }
+        let deleted = removed.map_err(|error| match error {
+            metadata::Error::TagKept { tag } => Error::TagImmutable { name: name.clone(), tag },
+            error => error.into(),
+        })?;
         fault::point("delete: done");
         Ok(deleted)
     }

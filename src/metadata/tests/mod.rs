@@ -14,7 +14,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 
 use super::*;
-use crate::oci::{Algorithm, Digest, Manifest, RepositoryName, Tag};
+use crate::oci::{Algorithm, Digest, Manifest, Reference, RepositoryName, Tag};
 
 /// An index in a folder of its own. Batches are bounded by number alone, so that no test depends on the machine's speed.
 struct Index {
