@@ -185,6 +185,11 @@ impl Metrics {
         self.gauge("entrepot_lost_blobs", vec![], blobs);
     }
 
+    /// Events that the audit log lacks, since the start.
+    pub fn audit_lost(&self, events: u64) {
+        self.recorder.register_counter(&key("entrepot_audit_events_lost_total", vec![]), &METADATA).absolute(events);
+    }
+
     /// Bytes on disk by what they are for (`cached`, `pushed`, `filling`, …) and the limits over them.
     pub fn space(&self, kind: &'static str, bytes: u64) {
         self.gauge("entrepot_store_bytes", vec![("kind", kind.into())], bytes);
@@ -330,6 +335,10 @@ fn describe() {
     metrics::describe_counter!("entrepot_evicted_bytes_total", "Bytes removed to make room.");
     metrics::describe_counter!("entrepot_evicted_blobs_total", "Blobs removed to make room.");
     metrics::describe_counter!("entrepot_log_lines_dropped_total", "Log lines dropped: the log's reader was too slow.");
+    metrics::describe_counter!(
+        "entrepot_audit_events_lost_total",
+        "Events that could not be written to the audit log."
+    );
     metrics::describe_counter!("entrepot_scrubbed_blobs_total", "Blobs compared with their digests by the scrub.");
     metrics::describe_counter!("entrepot_scrubbed_bytes_total", "Bytes compared with their digests by the scrub.");
     metrics::describe_gauge!("entrepot_lost_blobs", "Pushed blobs whose bytes are lost until they are pushed again.");

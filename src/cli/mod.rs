@@ -24,6 +24,7 @@ pub mod setup;
 mod sizes;
 mod steer;
 mod table;
+mod trail;
 mod unserved;
 mod upstreams;
 pub mod warm;

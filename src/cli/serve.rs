@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::{access, reconfigure, reload, upstreams};
+use super::{access, reconfigure, reload, trail, upstreams};
 use crate::auth::Authority;
 use crate::blobs::Blobs;
 use crate::cache::quotas::{Quota, Quotas};
@@ -98,14 +98,22 @@ pub async fn serve_opened(
     let hangups = reload::Hangups::listen()?;
     say_ready(config, address);
     access::say(config);
-    let jobs = crate::tasks::run(Arc::clone(&registry), intervals(config), shutdown.clone());
+    let (audit, _audited) = trail::open(config, &clock, &metrics)?.unzip();
+    let auditing = trail::run(audit.clone(), clock.clone(), shutdown.clone());
+    let jobs = crate::tasks::run(Arc::clone(&registry), intervals(config), audit.clone(), shutdown.clone());
     let scrubbing = crate::tasks::scrub::run(Arc::clone(&registry), shutdown.clone());
     let sweeping = crate::tasks::sweep::run(Arc::clone(&registry), shutdown.clone());
     let reloading = reload::run(tls.clone(), hangups, clock, shutdown.clone());
     let tls = tls.map(|watched| watched.tls);
-    let state = AppState::new(Arc::clone(&registry), authority, metrics.clone(), app_options(config, tls.clone()));
+    let state = AppState::new(
+        Arc::clone(&registry),
+        authority,
+        metrics.clone(),
+        AppOptions { audit, ..app_options(config, tls.clone()) },
+    );
     let serving = serve(listener, router(state), server_options(config, tls, metrics), shutdown);
-    let (served, (), (), (), ()) = tokio::join!(serving, jobs, scrubbing, sweeping, reloading);
+    let (served, (), (), (), (), audited) = tokio::join!(serving, jobs, scrubbing, sweeping, reloading, auditing);
+    audited?;
     fault::point("stop: served");
     // Nothing may want the index any more when it is closed.
     registry.fills().stop().await;
@@ -324,6 +332,7 @@ pub(super) fn app_options(config: &Config, tls: Option<Arc<Tls>>) -> AppOptions 
         admin: admin::Door::new(config.http.admin_from.iter().map(|network| network.0).collect()),
         names: own_names(config),
         tls,
+        audit: None,
         requests_per_second_max: config.http.requests_per_second_max,
         requests_burst_max: config.http.requests_burst_max,
     }

@@ -41,7 +41,7 @@ pub use self::{
     keeping::{RepositoryQuota, Retention, pin_globs},
     load::{LoadedConfig, load},
     network::Network,
-    sections::{Cache, Gc, Http, Log, LogFormat, ProxyProtocol, Push, Sparse, Storage},
+    sections::{Audit, Cache, Gc, Http, Log, LogFormat, ProxyProtocol, Push, Sparse, Storage},
     server_tls::{ClientCertificates, ServerTls, TlsVersion},
     source::{Credentials, Identity, Password, Patience, Pem, Route, Source, Tls},
     tree::{KeyPath, Origin, Step},
@@ -79,6 +79,9 @@ pub struct Config {
     pub auth: Option<Auth>,
     /// What is logged.
     pub log: Log,
+    /// Who did what.
+    #[serde(skip_serializing_if = "Audit::is_off")]
+    pub audit: Audit,
     /// The closed world of registries that are ever contacted, ordered by name.
     #[serde(serialize_with = "source::by_name")]
     pub upstreams: Vec<Upstream>,

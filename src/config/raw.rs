@@ -13,7 +13,7 @@ use serde::{
 use super::{
     auth::Auth,
     keeping::{RepositoryQuota, Retention},
-    sections::{Cache, Gc, Http, Log, Push, Storage},
+    sections::{Audit, Cache, Gc, Http, Log, Push, Storage},
     tree::{KeyPath, Node, Origin},
     units,
     upstream::{OnUpstream404, Prefetch, Visibility},
@@ -47,6 +47,8 @@ pub(super) struct Raw {
     pub auth: Option<Auth>,
     /// See [`Log`].
     pub log: Log,
+    /// See [`Audit`].
+    pub audit: Audit,
     /// Upstreams by host. Default [`default_upstreams`]; a map that is given replaces the default one.
     pub upstreams: BTreeMap<String, RawUpstream>,
     /// Ask no upstream, serve what is here. Default false.

@@ -256,6 +256,33 @@ impl Default for Log {
     }
 }
 
+/// `audit`: who did what, in a file of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Audit {
+    /// The file; relative to the working directory. Default none: no audit log.
+    pub path: PathBuf,
+    /// Whether pulls are events, too. Default false.
+    pub pulls: bool,
+    /// Memory for events that are not written yet; what does not fit is lost and counted, because serving does not wait for
+    /// the file. Default `4MiB`.
+    #[serde(rename = "buffer", with = "units::bytes")]
+    pub buffer_bytes: u64,
+}
+
+impl Default for Audit {
+    fn default() -> Self {
+        Self { path: PathBuf::new(), pulls: false, buffer_bytes: 4 << 20 }
+    }
+}
+
+impl Audit {
+    /// Is there none?
+    pub(super) fn is_off(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// `log.format`: how a log line looks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -69,6 +69,7 @@ impl<'a> Check<'a> {
             retention: raw.retention,
             auth: raw.auth,
             log: raw.log,
+            audit: raw.audit,
             upstreams: Vec::with_capacity(raw.upstreams.len()),
             offline: raw.offline,
         };
@@ -105,6 +106,7 @@ impl<'a> Check<'a> {
             (["push", "sessions_max"], push.sessions_max == 0),
             (["gc", "batch_max"], config.gc.batch_max == 0),
             (["log", "buffer"], config.log.buffer_bytes == 0),
+            (["audit", "buffer"], config.audit.buffer_bytes == 0),
             (["push", "retention_every"], push.retention_every.is_zero()),
             (["push", "sessions_expire_after"], push.sessions_expire_after.is_zero()),
         ] {

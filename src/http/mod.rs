@@ -2,6 +2,7 @@
 
 mod access_log;
 pub mod admin;
+mod audit;
 mod blobs;
 pub mod body;
 pub mod connection;
@@ -43,6 +44,7 @@ use axum::routing::{any, get};
 use crate::auth::Authority;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
+use crate::telemetry::Audit;
 
 pub use error::ApiError;
 pub use inside::{BoxError, Inside};
@@ -72,6 +74,8 @@ pub struct App {
     pub authority: Arc<Authority>,
     /// TLS of the port, if it has it.
     pub tls: Option<Arc<Tls>>,
+    /// Where it is written down who did what, if it is.
+    pub audit: Option<Audit>,
     /// How many requests a client may send, if that is limited.
     rate: Option<rate::Rate>,
     /// Whether it can serve.
@@ -93,6 +97,8 @@ pub struct AppOptions {
     pub names: OwnNames,
     /// TLS of the port, if it has it.
     pub tls: Option<Arc<Tls>>,
+    /// Where it is written down who did what, if it is.
+    pub audit: Option<Audit>,
     /// Requests of one client per second; 0 for any number.
     pub requests_per_second_max: u32,
     /// How many of these may come at once.
@@ -102,8 +108,16 @@ pub struct AppOptions {
 impl AppState {
     /// The state of one server.
     pub fn new(registry: Arc<Registry>, authority: Arc<Authority>, metrics: Metrics, options: AppOptions) -> Self {
-        let AppOptions { cors_origins, read_timeout, admin, names, tls, requests_per_second_max, requests_burst_max } =
-            options;
+        let AppOptions {
+            cors_origins,
+            read_timeout,
+            admin,
+            names,
+            tls,
+            audit,
+            requests_per_second_max,
+            requests_burst_max,
+        } = options;
         let rate = rate::Rate::new(requests_per_second_max, requests_burst_max);
         let (readiness, request_ids) = (health::Readiness::default(), request::RequestIds::new());
         Self(Arc::new(App {
@@ -115,6 +129,7 @@ impl AppState {
             names,
             authority,
             tls,
+            audit,
             rate,
             readiness,
             request_ids,

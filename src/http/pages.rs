@@ -11,6 +11,9 @@ use http::header::{HeaderName, ORIGIN};
 
 use super::request::Asked;
 
+/// The rule that turns foreign pages away, in the words of the audit log.
+pub const RULE: &str = "web_page";
+
 static SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// The names by which this server is known.

@@ -74,6 +74,8 @@ pub struct Asked {
     pub client: Client,
     /// Whom the client proved to be in its TLS handshake.
     pub certificate: Option<Arc<PeerCertificate>>,
+    /// Who sent it, if somebody did who has signed in: known at the gate, also of who is not let in.
+    pub identity: Option<String>,
     /// It calls us by a name that no stranger can have made lead here.
     pub is_well_named: bool,
     /// How a file gets to this client.
@@ -107,6 +109,7 @@ impl Asked {
             authority,
             client,
             certificate,
+            identity: None,
             is_well_named: false,
             transport,
             insists,

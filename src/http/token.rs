@@ -60,6 +60,9 @@ async fn answer(app: &AppState, request: Request, line: &mut Line) -> Result<Res
     if wanted.service.as_ref().is_some_and(|service| *service != standing.service) {
         return Err(bad_request("tokens of that service are issued elsewhere"));
     }
+    if let (Some(notes), Proof::Presented(presented)) = (&mut line.notes, &wanted.proof) {
+        notes.presented(presented);
+    }
     let id = line.id;
     let failed = |no: NoToken| match no {
         NoToken::Refused(refusal) => ApiError::refused(&refusal).challenge_basic(),

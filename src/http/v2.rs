@@ -62,8 +62,15 @@ fn short(path: &str) -> String {
 
 async fn dispatch(app: &AppState, action: &Action, request: Request, line: &mut Line) -> Result<Response, ApiError> {
     let (mut asked, body) = Asked::new(request, &app.names);
-    let caller = gate::admit(app, &mut asked, action).await?;
-    line.identity = caller.identity().is_signed_in().then(|| caller.identity().to_string());
+    if let Some(notes) = &mut line.notes {
+        notes.take(&asked);
+    }
+    let admitted = gate::admit(app, &mut asked, action).await;
+    line.identity = asked.identity.take();
+    let caller = admitted?;
+    if let Some(notes) = &mut line.notes {
+        notes.rule = gate::source(app, &asked, &caller, action).map(|source| source.to_string());
+    }
     let body = if body.is_end_stream() { body } else { patience::patient(body, app.read_timeout) };
     let registry = &app.registry;
     let id = line.id;

@@ -13,6 +13,7 @@ use tracing::warn;
 
 use crate::registry::Registry;
 use crate::report::Chain;
+use crate::telemetry::Audit;
 
 /// How often last reads are written to the index: a crash forgets this much of the order of eviction.
 const FLUSH_EVERY: Duration = Duration::from_secs(30);
@@ -33,7 +34,7 @@ pub struct Intervals {
 }
 
 /// Repeats every job until `shutdown`, and flushes what is noted before it returns.
-pub async fn run(registry: Arc<Registry>, intervals: Intervals, shutdown: CancellationToken) {
+pub async fn run(registry: Arc<Registry>, intervals: Intervals, audit: Option<Audit>, shutdown: CancellationToken) {
     let (mut since_flush, mut since_expiry, mut since_retention) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
     while shutdown.run_until_cancelled(tokio::time::sleep(LOOK_EVERY)).await.is_some() {
         if let Err(error) = registry.depot().room.keep_bounds().await {
@@ -57,7 +58,7 @@ pub async fn run(registry: Arc<Registry>, intervals: Intervals, shutdown: Cancel
         }
         if since_retention >= intervals.retention_every {
             since_retention = Duration::ZERO;
-            retention::run_once(&registry).await;
+            retention::run_once(&registry, audit.as_ref()).await;
         }
     }
     flush(&registry).await;

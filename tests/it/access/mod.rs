@@ -4,6 +4,7 @@ mod attacks;
 mod matrix;
 mod rules;
 mod tokens;
+mod trail;
 
 use std::collections::BTreeMap;
 

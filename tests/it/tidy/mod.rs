@@ -45,7 +45,7 @@ const PLACES: &[(&str, &[&str], &[&str])] = &[
     (
         "files are opened in storage/; layouts and a command's files are where they are told to be, and secrets of upstreams may change",
         &["tokio::fs", "File::open", "File::create", "File::options", "OpenOptions"],
-        &["src/storage/", "src/layout/", "src/cli/setup/write.rs", "src/upstream/outside.rs"],
+        &["src/storage/", "src/layout/", "src/cli/setup/write.rs", "src/upstream/outside.rs", "src/telemetry/audit.rs"],
     ),
     (
         "the file system is changed and asked in storage/; config reads its own files, a command those it is told to",
