@@ -28,6 +28,7 @@ mod trail;
 mod unserved;
 mod upstreams;
 pub mod warm;
+mod webhooks;
 pub mod why;
 
 use std::process::ExitCode;

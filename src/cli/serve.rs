@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::{access, reconfigure, reload, trail, upstreams};
+use super::{access, reconfigure, reload, trail, upstreams, webhooks};
 use crate::auth::Authority;
 use crate::blobs::Blobs;
 use crate::cache::quotas::{Quota, Quotas};
@@ -37,6 +37,7 @@ use crate::storage::Store;
 use crate::tasks::Intervals;
 use crate::telemetry;
 use crate::upstream::Upstream;
+use crate::webhooks::Webhooks;
 
 /// Threads for file IO and digests: fills, uploads and cold reads each hold one for a moment, and none of them waits for
 /// another. Each that ran keeps memory of its own, so there are not more than disks and processors can use.
@@ -101,6 +102,9 @@ pub async fn serve_opened(
     let (audit, _audited) = trail::open(config, &clock, &metrics)?.unzip();
     let auditing = trail::run(audit.clone(), clock.clone(), shutdown.clone());
     let jobs = crate::tasks::run(Arc::clone(&registry), intervals(config), audit.clone(), shutdown.clone());
+    metadata.forget_other_webhooks().await?;
+    let telling =
+        Webhooks::new(webhooks::options(config, &metrics)?, &metadata, &clock, &metrics)?.run(shutdown.clone());
     let scrubbing = crate::tasks::scrub::run(Arc::clone(&registry), shutdown.clone());
     let sweeping = crate::tasks::sweep::run(Arc::clone(&registry), shutdown.clone());
     let reloading = reload::run(tls.clone(), hangups, clock, shutdown.clone());
@@ -112,7 +116,8 @@ pub async fn serve_opened(
         AppOptions { audit, ..app_options(config, tls.clone()) },
     );
     let serving = serve(listener, router(state), server_options(config, tls, metrics), shutdown);
-    let (served, (), (), (), (), audited) = tokio::join!(serving, jobs, scrubbing, sweeping, reloading, auditing);
+    let (served, (), (), (), (), (), audited) =
+        tokio::join!(serving, jobs, scrubbing, sweeping, reloading, telling, auditing);
     audited?;
     fault::point("stop: served");
     // Nothing may want the index any more when it is closed.
@@ -153,6 +158,7 @@ pub async fn open(config: &Config, clock: Clock) -> anyhow::Result<Opened> {
         }
     }
     metadata.pin_by_patterns(pin_patterns(config)?, &config.pin).await?;
+    webhooks::subscribe(config, &metadata).await?;
     let file_system = store.file_system()?;
     let limits = limits(config, file_system.total_bytes);
     let room = Room::open(

@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, written};
 use crate::config::{self, Config};
 use crate::metrics::Metrics;
 use crate::telemetry::{Audit, Guard};
@@ -17,7 +17,7 @@ pub(super) fn open(config: &Config, clock: &Clock, metrics: &Metrics) -> anyhow:
     }
     metrics.limit("audit.buffer", *buffer_bytes);
     let buffer_bytes = usize::try_from(*buffer_bytes).unwrap_or(usize::MAX);
-    let opened = Audit::open(path, *pulls, buffer_bytes, clock.now_ms());
+    let opened = Audit::open(path, *pulls, buffer_bytes, written(clock.now_ms()));
     opened.map(Some).with_context(|| format!("opening the audit log {} (audit.path)", path.display()))
 }
 
@@ -26,7 +26,7 @@ pub(super) async fn run(audit: Option<Audit>, clock: Clock, shutdown: Cancellati
     let Some(audit) = audit else { return Ok(()) };
     let mut hangups = signal(SignalKind::hangup()).context("listening for SIGHUP")?;
     while shutdown.run_until_cancelled(hangups.recv()).await.flatten().is_some() {
-        audit.reopen(clock.now_ms());
+        audit.reopen(written(clock.now_ms()));
     }
     Ok(())
 }

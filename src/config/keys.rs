@@ -86,6 +86,7 @@ pub(super) const KEYS: &[(&[&str], Shape)] = &[
     (&["audit", "path"], Scalar),
     (&["audit", "pulls"], Scalar),
     (&["audit", "buffer"], Scalar),
+    (&["webhooks"], Map),
     (&["upstreams"], Map),
     (&["upstreams", HOST, "url"], Scalar),
     (&["upstreams", HOST, "urls"], List),

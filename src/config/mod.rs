@@ -27,6 +27,7 @@ mod tree;
 pub mod units;
 mod upstream;
 mod validate;
+mod webhooks;
 mod yaml;
 
 #[cfg(test)]
@@ -47,6 +48,7 @@ pub use self::{
     tree::{KeyPath, Origin, Step},
     units::Limit,
     upstream::{OnUpstream404, Prefetch, TagRule, Upstream, Visibility},
+    webhooks::{HeaderValue, Secret, Webhook, WebhookEvent, WebhookUrl},
 };
 
 /// Everything an operator can decide, with every default filled in.
@@ -82,6 +84,9 @@ pub struct Config {
     /// Who did what.
     #[serde(skip_serializing_if = "Audit::is_off")]
     pub audit: Audit,
+    /// Who is told what happened, ordered by name.
+    #[serde(serialize_with = "webhooks::by_name", skip_serializing_if = "Vec::is_empty")]
+    pub webhooks: Vec<Webhook>,
     /// The closed world of registries that are ever contacted, ordered by name.
     #[serde(serialize_with = "source::by_name")]
     pub upstreams: Vec<Upstream>,

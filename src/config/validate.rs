@@ -70,12 +70,16 @@ impl<'a> Check<'a> {
             auth: raw.auth,
             log: raw.log,
             audit: raw.audit,
+            webhooks: Vec::with_capacity(raw.webhooks.len()),
             upstreams: Vec::with_capacity(raw.upstreams.len()),
             offline: raw.offline,
         };
         self.sections(&mut config);
         for (name, upstream) in raw.upstreams {
             config.upstreams.extend(self.upstream(name, upstream, config.cache.revalidate_after));
+        }
+        for (name, webhook) in raw.webhooks {
+            config.webhooks.extend(self.webhook(name, webhook));
         }
         self.between_upstreams(&config.upstreams);
         self.access(&mut config);
@@ -210,10 +214,12 @@ impl<'a> Check<'a> {
             self.warn(KeyPath::of(&["upstreams", &name]), fault);
         }
         self.realms(&name, &raw.realms);
-        let route = self.route(&name, raw.proxy.take());
+        let route = self.route(path("proxy"), raw.proxy.take());
         let identity = raw.identity();
         let sources = self.sources(&name, raw.url.as_deref(), std::mem::take(&mut raw.urls), identity);
-        let tls = self.tls(&name, std::mem::take(&mut raw.tls), sources.as_deref().unwrap_or_default());
+        let speaks_tls = |sources: &Vec<Source>| sources.iter().any(|source| source.url.scheme() == "https");
+        let speaks_tls = sources.as_ref().is_none_or(speaks_tls);
+        let tls = self.tls(&path("tls"), &name, std::mem::take(&mut raw.tls), speaks_tls);
         let mut further = sources?;
         self.clear_text(&name, &further);
         let Source { url, identity } = further.remove(0);

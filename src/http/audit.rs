@@ -7,8 +7,9 @@ use super::access_log::Operation;
 use super::request::Asked;
 use super::{admin, route};
 use crate::auth::Presented;
+use crate::clock::written;
 use crate::telemetry::Audit;
-use crate::telemetry::audit::{Entry, moment};
+use crate::telemetry::audit::Entry;
 
 /// By what a request was refused: goes with the answer.
 #[derive(Clone, Debug)]
@@ -78,7 +79,7 @@ impl Notes {
             Operation::Admin(_) | Operation::Token => (None, None),
         };
         audit.record(&Entry {
-            time: moment(known.now_ms),
+            time: written(known.now_ms),
             event: self.event(known.operation, status),
             decision: if is_denied { "denied" } else { "allowed" },
             rule: if is_denied { refused.map(|refused| refused.0.clone()) } else { self.rule.clone() },

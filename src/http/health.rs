@@ -125,6 +125,11 @@ pub async fn metrics(State(app): State<AppState>) -> Response {
     if let Ok(lost_blobs) = depot.metadata.count_losses().await {
         app.metrics.lost_blobs(lost_blobs);
     }
+    if let Ok(counts) = depot.metadata.notice_counts().await {
+        for count in counts {
+            app.metrics.webhook_queue(&count.name, count.waiting.0, count.overflowed.0);
+        }
+    }
     app.metrics.log_lines_dropped.absolute(telemetry::lines_dropped());
     if let Some(audit) = &app.audit {
         app.metrics.audit_lost(audit.lost());

@@ -8,7 +8,7 @@ use axum::body::Body as RequestBody;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, HOST, IF_NONE_MATCH, PRAGMA, RANGE, TRANSFER_ENCODING,
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, HOST, IF_NONE_MATCH, PRAGMA, RANGE, TRANSFER_ENCODING, USER_AGENT,
 };
 use http::{HeaderMap, HeaderName, Method};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -21,10 +21,13 @@ use super::query::Query;
 use super::tls::PeerCertificate;
 use crate::auth::{Origin, Presented};
 use crate::oci::{ContentRange, ErrorCode, RangeRequest, RepositoryName};
-use crate::registry::{Caller, Credentials, Keeps, Sight, Target};
+use crate::registry::{Caller, Credentials, Keeps, Sight, Target, Witness};
 
 /// The longest Authorization header that is looked at; tokens are a fifth of that.
 const AUTHORIZATION_BYTES_MAX: usize = 16 * 1024;
+
+/// Letters of a client's name for itself that are told.
+const USER_AGENT_MAX: usize = 200;
 
 /// Gives every request a name that no other has, also over restarts.
 #[derive(Debug)]
@@ -86,6 +89,8 @@ pub struct Asked {
     pub sight: Sight,
     /// The tags of its repository that nobody moves.
     pub keeps: Keeps,
+    /// What is told of it, if anybody listens.
+    pub witness: Option<Arc<Witness>>,
     /// It said `only-if-cached` (RFC 9111, 5.2.1.7).
     pub only_stored: bool,
 }
@@ -115,6 +120,7 @@ impl Asked {
             insists,
             sight,
             keeps,
+            witness: None,
             only_stored,
         };
         asked.only_stored = asked.says(&[&CACHE_CONTROL], "only-if-cached");
@@ -132,7 +138,8 @@ impl Asked {
     pub fn target(&self, name: &RepositoryName) -> Target {
         let (sight, keeps) = (self.sight.clone(), self.keeps.clone());
         let (insists, only_stored) = (self.insists, self.only_stored);
-        let caller = Caller { credentials: self.credentials(), insists, sight, keeps, only_stored };
+        let witness = self.witness.clone();
+        let caller = Caller { credentials: self.credentials(), insists, sight, keeps, witness, only_stored };
         Target { name: name.clone(), ns: self.query.first("ns").map(str::to_owned), host: self.host(), caller }
     }
 
@@ -159,6 +166,21 @@ impl Asked {
     /// what calls us by a name that may be somebody else's.
     pub fn origin(&self) -> Origin {
         Origin { address: self.client.address, is_local: self.is_from_here() && self.is_well_named }
+    }
+
+    /// What is told of it to those who listen: nothing that proves anything.
+    pub fn testify(&mut self, id: RequestId, identity: Option<&str>) {
+        let host = self.reached_by().unwrap_or_default();
+        let user_agent = self.text(&USER_AGENT).unwrap_or_default().chars().take(USER_AGENT_MAX).collect();
+        self.witness = Some(Arc::new(Witness {
+            id: id.to_string(),
+            address: self.client.address.map(|address| address.to_string()).unwrap_or_default(),
+            host,
+            method: self.method.to_string(),
+            user_agent,
+            actor: identity.unwrap_or_default().to_owned(),
+            origin_url: self.origin_url(),
+        }));
     }
 
     /// Was it sent by this machine straight to us?

@@ -71,6 +71,9 @@ async fn dispatch(app: &AppState, action: &Action, request: Request, line: &mut 
     if let Some(notes) = &mut line.notes {
         notes.rule = gate::source(app, &asked, &caller, action).map(|source| source.to_string());
     }
+    if app.registry.is_listened_to() {
+        asked.testify(line.id, line.identity.as_deref());
+    }
     let body = if body.is_end_stream() { body } else { patience::patient(body, app.read_timeout) };
     let registry = &app.registry;
     let id = line.id;

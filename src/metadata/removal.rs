@@ -5,27 +5,34 @@ use std::fmt;
 use futures::FutureExt as _;
 use sqlx::SqliteConnection;
 
-use super::{Error, Metadata, manifests, tags};
+use super::{Error, Metadata, Notice, manifests, notices, tags};
 use crate::oci::{Digest, Reference, RepositoryName, Tag};
 
 type Keeps = dyn Fn(&Tag) -> bool + Send + Sync;
 
-/// What a removal spares.
+/// What a removal spares, and who is told of it.
 #[derive(Default)]
 pub struct Removal {
     keeps: Option<Box<Keeps>>,
+    notices: Vec<Notice>,
 }
 
 impl Removal {
     /// One that spares the pushed tags that `keeps` says yes to, and the manifests that they name.
     pub fn sparing(keeps: impl Fn(&Tag) -> bool + Send + Sync + 'static) -> Self {
-        Self { keeps: Some(Box::new(keeps)) }
+        Self { keeps: Some(Box::new(keeps)), notices: Vec::new() }
+    }
+
+    /// The same, of which this is told if anything is removed.
+    #[must_use]
+    pub fn telling(self, notices: Vec<Notice>) -> Self {
+        Self { notices, ..self }
     }
 }
 
 impl fmt::Debug for Removal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Removal").field("spares_tags", &self.keeps.is_some()).finish()
+        f.debug_struct("Removal").field("spares_tags", &self.keeps.is_some()).field("notices", &self.notices).finish()
     }
 }
 
@@ -35,6 +42,8 @@ impl Metadata {
     /// the removal.
     pub async fn remove(&self, repo: &RepositoryName, reference: &Reference, removal: Removal) -> Result<bool, Error> {
         let (repo, wanted) = (repo.clone(), reference.clone());
+        let queued = self.queued(&removal.notices);
+        let is_told = !queued.is_empty();
         let removed = self.write("remove", reference, move |connection| {
             async move {
                 if let Some(tag) = removal.spared(connection, &repo, &wanted).await? {
@@ -44,11 +53,18 @@ impl Metadata {
                     Reference::Tag(tag) => tags::delete(connection, &repo, tag).await?,
                     Reference::Digest(digest) => manifests::delete(connection, &repo, digest).await?,
                 };
+                if is_gone {
+                    notices::queue(connection, &queued).await?;
+                }
                 Ok(Ok(is_gone))
             }
             .boxed()
         });
-        removed.await?.map_err(|tag| Error::TagKept { tag })
+        let removed = removed.await?;
+        if is_told {
+            self.wake();
+        }
+        removed.map_err(|tag| Error::TagKept { tag })
     }
 }
 

@@ -71,7 +71,8 @@ impl Registry {
             return Err(Error::Pinned { name: kept, reference: reference.clone() });
         }
         let (this, repository, wanted) = (Arc::clone(self), kept.clone(), reference.clone());
-        let removed = to_the_end(async move { this.forget_manifest(&repository, &wanted, Keeps::default()).await });
+        let removed =
+            to_the_end(async move { this.forget_manifest(&repository, &wanted, Keeps::default(), None).await });
         if removed.await.unwrap_or(Err(Error::cache(&kept)(cache::Error::Stopped)))? {
             Ok(kept)
         } else {
@@ -110,7 +111,7 @@ impl Registry {
                 break;
             }
             for digest in page {
-                let is_gone = self.forget_manifest(name, &Reference::Digest(digest), Keeps::default()).await?;
+                let is_gone = self.forget_manifest(name, &Reference::Digest(digest), Keeps::default(), None).await?;
                 removed.manifests += u64::from(is_gone);
             }
         }

@@ -40,6 +40,7 @@ pub async fn run(registry: Arc<Registry>, intervals: Intervals, audit: Option<Au
         if let Err(error) = registry.depot().room.keep_bounds().await {
             warn!(error = %Chain(&error), "making room within the bounds failed and will be tried again");
         }
+        registry.queue_pulls().await;
         since_flush += LOOK_EVERY;
         since_expiry += LOOK_EVERY;
         since_retention += LOOK_EVERY;
@@ -61,6 +62,7 @@ pub async fn run(registry: Arc<Registry>, intervals: Intervals, audit: Option<Au
             retention::run_once(&registry, audit.as_ref()).await;
         }
     }
+    registry.queue_pulls().await;
     flush(&registry).await;
 }
 

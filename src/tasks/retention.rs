@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use tracing::{info, warn};
 
+use crate::clock::written;
 use crate::registry::Registry;
 use crate::report::Chain;
 use crate::telemetry::Audit;
-use crate::telemetry::audit::{Entry, moment};
+use crate::telemetry::audit::Entry;
 
 /// Deletes what the rules do not keep, and says of each what and why.
 pub async fn run_once(registry: &Arc<Registry>, audit: Option<&Audit>) {
@@ -19,7 +20,7 @@ pub async fn run_once(registry: &Arc<Registry>, audit: Option<&Audit>) {
                 if let Some(audit) = audit {
                     let (digest, reference) = (expired.digest.to_string(), reference.to_string());
                     audit.record(&Entry {
-                        time: moment(registry.depot().clock.now_ms()),
+                        time: written(registry.depot().clock.now_ms()),
                         event: "retention_delete",
                         decision: "allowed",
                         rule: Some(format!("retention {rule}")),

@@ -109,6 +109,7 @@ fn put<'a>(
         provenance,
         tags,
         immutable: &[],
+        notices: &[],
         now_ms: 1,
     }
 }

@@ -10,6 +10,7 @@ pub mod layout;
 pub mod process;
 pub mod push;
 pub mod raw;
+pub mod receiver;
 pub mod registry;
 pub mod upstream;
 

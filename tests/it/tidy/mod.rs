@@ -20,13 +20,14 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("registry", &["cache", "blobs", "metadata", "upstream", "oci"]),
     ("tasks", &["registry", "cache", "blobs", "metadata", "storage", "oci"]),
     ("auth", &["metadata", "oci"]),
+    ("webhooks", &["metadata", "upstream", "oci"]),
     ("http", &["registry", "auth", "oci"]),
     ("config", &[]),
     (
         "cli",
         &[
             "config", "http", "tasks", "registry", "auth", "cache", "upstream", "metadata", "blobs", "storage", "oci",
-            "layout",
+            "layout", "webhooks",
         ],
     ),
 ];
