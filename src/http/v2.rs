@@ -12,7 +12,7 @@ use super::error::ApiError;
 use super::request::Asked;
 use super::route::{self, Action};
 use super::{AppState, blobs, gate, lists, manifests, patience, uploads};
-use crate::oci::ErrorCode;
+use crate::oci::{ErrorCode, EventKind};
 use crate::registry::Outcome;
 
 /// Says that this is a registry of API version 2; old clients look for it, errors included.
@@ -71,7 +71,7 @@ async fn dispatch(app: &AppState, action: &Action, request: Request, line: &mut 
     if let Some(notes) = &mut line.notes {
         notes.rule = gate::source(app, &asked, &caller, action).map(|source| source.to_string());
     }
-    if app.registry.is_listened_to() {
+    if event(action).is_some_and(|kind| app.registry.is_listened_to(kind)) {
         asked.testify(line.id, line.identity.as_deref());
     }
     let body = if body.is_end_stream() { body } else { patience::patient(body, app.read_timeout) };
@@ -112,6 +112,16 @@ async fn dispatch(app: &AppState, action: &Action, request: Request, line: &mut 
         mark(&mut response, Outcome::Local);
     }
     Ok(response)
+}
+
+/// The event that comes of an action.
+const fn event(action: &Action) -> Option<EventKind> {
+    match action {
+        Action::PushManifest { .. } => Some(EventKind::Push),
+        Action::PullManifest { .. } => Some(EventKind::Pull),
+        Action::DeleteManifest { .. } | Action::DeleteBlob { .. } => Some(EventKind::Delete),
+        _ => None,
+    }
 }
 
 fn is_preflight(app: &AppState, method: &Method) -> bool {

@@ -30,10 +30,9 @@ impl Pulls {
 }
 
 impl Registry {
-    /// Does anybody want to hear of anything that requests do?
-    pub fn is_listened_to(&self) -> bool {
-        let metadata = &self.depot().metadata;
-        [EventKind::Push, EventKind::Pull, EventKind::Delete].into_iter().any(|kind| metadata.is_listened_to(kind))
+    /// Does anybody want to hear of this?
+    pub fn is_listened_to(&self, kind: EventKind) -> bool {
+        self.depot().metadata.is_listened_to(kind)
     }
 
     /// A manifest, pushed: once for each tag, or once without any.
@@ -44,7 +43,7 @@ impl Registry {
         tags: &[Tag],
         witness: Option<&Witness>,
     ) -> Vec<Notice> {
-        if !self.depot().metadata.is_listened_to(EventKind::Push) {
+        if !self.is_listened_to(EventKind::Push) {
             return Vec::new();
         }
         let target = |tag: Option<&Tag>| EventTarget {
@@ -69,7 +68,7 @@ impl Registry {
         reference: &Reference,
         witness: Option<&Witness>,
     ) -> Vec<Notice> {
-        if !self.depot().metadata.is_listened_to(EventKind::Delete) {
+        if !self.is_listened_to(EventKind::Delete) {
             return Vec::new();
         }
         let target = match reference {
@@ -81,7 +80,7 @@ impl Registry {
 
     /// The link of a blob, deleted.
     pub(super) fn unlinked(&self, name: &RepositoryName, digest: &Digest, witness: Option<&Witness>) -> Vec<Notice> {
-        if !self.depot().metadata.is_listened_to(EventKind::Delete) {
+        if !self.is_listened_to(EventKind::Delete) {
             return Vec::new();
         }
         vec![self.notice(EventKind::Delete, name, of_digest(name, "blobs", digest, witness), witness)]
@@ -89,7 +88,7 @@ impl Registry {
 
     /// A manifest, sent to a client.
     pub(super) fn pulled(&self, found: &FoundManifest, target: &Target, reference: &Reference) {
-        if !self.depot().metadata.is_listened_to(EventKind::Pull) {
+        if !self.is_listened_to(EventKind::Pull) {
             return;
         }
         let (manifest, witness): (&StoredManifest, _) = (&found.pulled.manifest, target.caller.witness.as_deref());

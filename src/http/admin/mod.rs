@@ -28,6 +28,7 @@ use super::error::ApiError;
 use super::gate;
 use super::patience;
 use super::request::Asked;
+use crate::oci::EventKind;
 
 pub use door::{Denied, Door, foreign_name};
 pub use moment::Moment;
@@ -59,6 +60,9 @@ async fn dispatch(app: &AppState, action: &Action, request: Request, line: &mut 
         notes.rule = Some(rule.to_owned());
     }
     let id = line.id;
+    if *action == Action::RemoveContent && app.registry.is_listened_to(EventKind::Delete) {
+        asked.testify(id, line.identity.as_deref());
+    }
     let body = patience::patient(body, app.read_timeout);
     match action {
         Action::ImportBlob => cached::blob(&app.registry, &asked, body, id).await,
