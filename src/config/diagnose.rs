@@ -200,6 +200,11 @@ pub enum Fault {
         /// The name.
         name: String,
     },
+    /// A receiver's URL with user and password.
+    #[error(
+        "credentials do not belong in the URL; write them as a header, {{Authorization: Basic …}}, under `headers`"
+    )]
+    WebhookCredentials,
     /// A webhook has one secret.
     #[error("there is a `secret` as well; write one of the two")]
     TwoSecrets,

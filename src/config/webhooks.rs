@@ -287,7 +287,7 @@ fn receiver(text: &str) -> Result<Url, Fault> {
         return Err(Fault::UrlScheme { scheme: url.scheme().to_owned() });
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(Fault::UrlCredentials);
+        return Err(Fault::WebhookCredentials);
     }
     Ok(url)
 }

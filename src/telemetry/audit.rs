@@ -173,7 +173,7 @@ impl Write for Trail {
         let mut problem = self.state.problem.lock().unwrap_or_else(PoisonError::into_inner);
         match &found {
             Some(found) => {
-                let lost = lines.iter().filter(|byte| **byte == b'\n').count() as u64;
+                let lost = lines.split_inclusive(|byte| *byte == b'\n').count() as u64;
                 self.state.unwritten.fetch_add(lost, Ordering::Relaxed);
                 if problem.is_none() {
                     error!(error = found, "the audit log cannot be written: events are lost, serving goes on");

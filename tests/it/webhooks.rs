@@ -63,12 +63,9 @@ fn is_signed(told: &Told, secret: &str) -> bool {
     let (time, mac) = signature.split_once(",v1=").expect("time and proof");
     let time = time.strip_prefix("t=").expect("a time");
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
-    let hex: String = hmac::sign(&key, format!("{time}.{}", told.body).as_bytes())
-        .as_ref()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    hex == mac
+    let proof = hmac::sign(&key, format!("{time}.{}", told.body).as_bytes());
+    let hex: Vec<String> = proof.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    hex.concat() == mac
 }
 
 #[tokio::test]

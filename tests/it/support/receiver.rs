@@ -130,7 +130,8 @@ async fn serve(listener: TcpListener, script: Arc<Mutex<Script>>, counter: Arc<w
                 let answer = {
                     let mut script = script.lock().unwrap();
                     told.status = script.next.pop_front().unwrap_or(script.otherwise);
-                    let location = script.location.iter().map(|to| format!("location: {to}\r\n")).collect::<String>();
+                    let location =
+                        script.location.as_ref().map_or_else(String::new, |to| format!("location: {to}\r\n"));
                     let answer = format!("HTTP/1.1 {} so\r\n{location}content-length: 0\r\n\r\n", told.status);
                     script.told.push(told);
                     answer
