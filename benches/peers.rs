@@ -25,6 +25,8 @@ mod cold;
 mod content;
 #[path = "peers/crowd.rs"]
 mod crowd;
+#[path = "peers/docker.rs"]
+mod docker;
 #[path = "peers/manifest.rs"]
 mod manifest;
 #[path = "peers/memory.rs"]
@@ -58,11 +60,12 @@ pub struct Bench {
 
 type Topic = (&'static str, fn(&Bench) -> Result<()>);
 
-const TOPICS: [Topic; 8] = [
+const TOPICS: [Topic; 9] = [
     ("warm", warm::run),
     ("manifest", manifest::run),
     ("cold", cold::run),
     ("capped", capped::run),
+    ("docker", docker::run),
     ("crowd", crowd::run),
     ("push", push::run),
     ("memory", memory::run),

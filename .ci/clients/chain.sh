@@ -155,6 +155,38 @@ podman_pull() {
     HOME=$WORK/home XDG_RUNTIME_DIR=$WORK/home "${podman[@]}" pull docker.io/library/multi:1
 }
 
+# The upstream that shows everybody what they may see there is at an address of its own. HOW is `right` or `wrong`.
+guarded_by_skopeo() {
+    local password=$PASSWORD
+    [ "$1" = right ] || password=mistaken
+    skopeo inspect --tls-verify=false --creds "$USER_NAME:$password" "docker://$GUARDED/org/app:1" | jq -r .Digest
+}
+
+same_by_skopeo() {
+    same "$(guarded_by_skopeo right)" "$PRIVATE_DIGEST"
+}
+
+nobody_sees_what_is_guarded() {
+    if guarded_by_skopeo wrong; then return 1; fi
+    if skopeo inspect --tls-verify=false --no-creds "docker://$GUARDED/org/app:1"; then return 1; fi
+    same "$(curl -sS -o /dev/null -w '%{http_code}' "http://$GUARDED/v2/org/app/manifests/1")" 401
+}
+
+guarded_by_podman() {
+    local podman=(podman --root "$WORK/podman" --runroot "$WORK/podman-run" --tmpdir "$WORK/podman-tmp" --storage-driver vfs
+        --cgroup-manager cgroupfs --events-backend none)
+    export HOME=$WORK/home XDG_RUNTIME_DIR=$WORK/home REGISTRY_AUTH_FILE=$WORK/home/auth.json
+    if "${podman[@]}" pull --tls-verify=false "$GUARDED/org/app:1"; then return 1; fi
+    "${podman[@]}" login --tls-verify=false --username "$USER_NAME" --password-stdin "$GUARDED" <<<"$PASSWORD"
+    "${podman[@]}" pull --tls-verify=false "$GUARDED/org/app:1"
+}
+
+guarded_by_ctr() {
+    local ctr=(ctr --address "$WORK/containerd.sock" --namespace ci)
+    if "${ctr[@]}" images pull --plain-http --snapshotter native --user "$USER_NAME:mistaken" "$1/org/app:1"; then return 1; fi
+    "${ctr[@]}" images pull --plain-http --snapshotter native --user "$USER_NAME:$PASSWORD" "$1/org/app:1"
+}
+
 ctr_pull() {
     local ctr=(ctr --address "$WORK/containerd.sock" --namespace ci)
     "${ctr[@]}" images pull --hosts-dir "$WORK/root/etc/containerd/certs.d" --snapshotter native "$1"
@@ -164,8 +196,10 @@ ctr_pull() {
 
 make_guarded_origin
 make_near
-UPSTREAMS="{docker.io: {url: \"http://$NEAR\", default: true, send_ns: true}, quay.io: {url: \"http://$NEAR\", send_ns: true}}"
+UPSTREAMS="{docker.io: {url: \"http://$NEAR\", default: true, send_ns: true}, quay.io: {url: \"http://$NEAR\", send_ns: true},
+  guarded.test: {url: \"http://$ORIGIN\", visibility: passthrough, hosts: [localhost]}}"
 make_entrepot
+GUARDED=localhost:${REGISTRY##*:}
 
 check chain "the origin lets nobody in without a token" nobody_gets_in_without_a_token
 check chain "cold pull of an index through both" pull "$REGISTRY" library/multi "$INDEX_DIGEST"
@@ -176,6 +210,8 @@ check chain "a cosign signature through both" signature "$REGISTRY"
 check chain "referrers through both, from an origin without their API" referrers "$REGISTRY"
 check chain "tags through both" tags "$REGISTRY"
 check chain "what is not there is not there, and nothing attached is an empty list" nothing_is_no_outage
+check chain "skopeo: an upstream that wants to know who pulls" same_by_skopeo
+check chain "skopeo: nobody else sees what is cached of it" nobody_sees_what_is_guarded
 if [ "$(id -u)" -eq 0 ] && command -v podman containerd ctr >/dev/null; then
     mkdir -p "$WORK/home/.config/containers"
     cp "$POLICY" "$WORK/home/.config/containers/policy.json"
@@ -189,6 +225,9 @@ if [ "$(id -u)" -eq 0 ] && command -v podman containerd ctr >/dev/null; then
     setup containerd
     check chain "containerd, docker.io" ctr_pull docker.io/library/multi:1 "$INDEX_DIGEST"
     check chain "containerd, quay.io" ctr_pull quay.io/org/app:1 "$PRIVATE_DIGEST"
+    check chain "podman: an upstream that wants to know who pulls" guarded_by_podman
+    check chain "containerd: the same, at its own address" guarded_by_ctr "$GUARDED"
+    check chain "containerd: the same, by prefix" guarded_by_ctr "$REGISTRY/guarded.test"
 else
     loud_skip "client chain: podman, containerd" "needs root and both"
 fi

@@ -1,4 +1,7 @@
-//! A cold pull against asking the origin directly: the first byte, and a whole big blob.
+//! A cold pull against asking the origin directly: the first byte, a whole big blob, and several at once.
+
+use std::thread;
+use std::time::Instant;
 
 use crate::client::{get, pull};
 use crate::content::{Blob, hash, store};
@@ -9,10 +12,12 @@ use crate::{Bench, Result};
 
 const SMALL_BLOBS: u64 = 40;
 const SMALL_BYTES: u64 = 8 << 20;
+const AT_ONCE: u64 = 4;
 
 pub fn run(bench: &Bench) -> Result<()> {
     first_byte(bench)?;
-    whole_blob(bench)
+    whole_blob(bench)?;
+    several(bench)
 }
 
 /// Many blobs, each pulled once directly and once through; the manifest that names them first, as clients do.
@@ -72,4 +77,49 @@ fn whole_blob(bench: &Bench) -> Result<()> {
     ]);
     table.print();
     Ok(())
+}
+
+/// The same bytes as one blob and as several that are pulled at once: each has a digest of its own to be hashed.
+fn several(bench: &Bench) -> Result<()> {
+    let one = vec![Blob::create(bench.dir.join("one"), bench.blob_bytes, 4)?];
+    let parts: Vec<Blob> = (0..AT_ONCE)
+        .map(|n| Blob::create(bench.dir.join(format!("part-{n}")), bench.blob_bytes / AT_ONCE, 200 + n))
+        .collect::<Result<_>>()?;
+    let origin = Origin::start()?;
+    let (mut whole, mut apart, mut cores) = (Vec::new(), Vec::new(), Vec::new());
+    for run in 0..bench.runs {
+        whole.push(at_once(bench, &origin, &one, run)?.0);
+        let (took, cpu) = at_once(bench, &origin, &parts, run)?;
+        apart.push(took);
+        cores.push(cpu / took);
+    }
+    let mut table = Table::new(
+        format!("{AT_ONCE} cold blobs of {:.0} MiB at once", mib(parts[0].size_bytes)),
+        &["the same bytes as one blob, s", "at once, s", "of one blob", "cores that entrepot kept busy"],
+    );
+    table.row(&[
+        format!("{:.2}", median(&whole)),
+        format!("{:.2}", median(&apart)),
+        format!("{:.2}×", ratio(&apart, &whole)),
+        format!("{:.2}", median(&cores)),
+    ]);
+    table.print();
+    Ok(())
+}
+
+/// Seconds, and those of processors that the server spent meanwhile.
+fn at_once(bench: &Bench, origin: &Origin, blobs: &[Blob], run: usize) -> Result<(f64, f64)> {
+    origin.hold(blobs);
+    let dir = bench.dir.join(format!("several-{run}"));
+    let server = Server::entrepot(&dir, origin.addr)?;
+    get(server.addr, &manifest_path())?.expect(200)?.sink(None)?;
+    let (cpu, started) = (server.cpu()?, Instant::now());
+    thread::scope(|scope| {
+        let pulls: Vec<_> = blobs.iter().map(|blob| scope.spawn(|| pull(server.addr, &blob_path(blob)))).collect();
+        pulls.into_iter().try_for_each(|pull| pull.join().map_err(|_| "a pull panicked")?.map(drop))
+    })?;
+    let spent = (started.elapsed().as_secs_f64(), server.cpu()?.saturating_sub(cpu).as_secs_f64());
+    drop(server);
+    std::fs::remove_dir_all(dir)?;
+    Ok(spent)
 }

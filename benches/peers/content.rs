@@ -38,7 +38,13 @@ impl Blob {
             left -= n as u64;
         }
         file.sync_all()?;
+        Self::of(path)
+    }
+
+    /// A file as it is.
+    pub fn of(path: PathBuf) -> Result<Self> {
         let (digest, _) = hash(&path)?;
+        let size_bytes = path.metadata()?.len();
         Ok(Self { path, digest, size_bytes })
     }
 
@@ -101,8 +107,8 @@ fn render(digest: &[u8]) -> String {
 
 pub const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 
-/// An image manifest whose layers are the blobs, and whose config is the empty JSON blob.
-pub fn manifest(blobs: &[Blob]) -> Vec<u8> {
+/// An image manifest whose layers are the blobs.
+pub fn manifest(blobs: &[Blob], config: &[u8]) -> Vec<u8> {
     let layers: Vec<_> = blobs
         .iter()
         .map(|blob| {
@@ -117,9 +123,9 @@ pub fn manifest(blobs: &[Blob]) -> Vec<u8> {
         "schemaVersion": 2,
         "mediaType": MANIFEST_TYPE,
         "config": {
-            "mediaType": "application/vnd.oci.empty.v1+json",
-            "digest": digest_of(EMPTY_CONFIG),
-            "size": EMPTY_CONFIG.len(),
+            "mediaType": if config == EMPTY_CONFIG { EMPTY_TYPE } else { CONFIG_TYPE },
+            "digest": digest_of(config),
+            "size": config.len(),
         },
         "layers": layers,
     })
@@ -127,4 +133,6 @@ pub fn manifest(blobs: &[Blob]) -> Vec<u8> {
     .into_bytes()
 }
 
+const EMPTY_TYPE: &str = "application/vnd.oci.empty.v1+json";
+const CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";
 pub const EMPTY_CONFIG: &[u8] = b"{}";

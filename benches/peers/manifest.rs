@@ -20,7 +20,7 @@ pub fn run(bench: &Bench) -> Result<()> {
     origin.hold(std::slice::from_ref(&blob));
     let mut servers = vec![Server::entrepot(&bench.dir.join("entrepot"), origin.addr)?];
     if installed("nginx") {
-        servers.push(nginx_with(bench, &manifest(std::slice::from_ref(&blob)))?);
+        servers.push(nginx_with(bench, &manifest(std::slice::from_ref(&blob), EMPTY_CONFIG))?);
     }
     if installed("docker-registry") {
         servers.push(distribution_with(bench, &blob)?);
@@ -57,7 +57,7 @@ fn distribution_with(bench: &Bench, blob: &Blob) -> Result<Server> {
     let config = Blob { path, digest: digest_of(EMPTY_CONFIG), size_bytes: EMPTY_CONFIG.len() as u64 };
     push(server.addr, REPOSITORY, &config, Push::Put)?;
     push(server.addr, REPOSITORY, blob, Push::Put)?;
-    push_manifest(server.addr, REPOSITORY, "1", &manifest(std::slice::from_ref(blob)))?;
+    push_manifest(server.addr, REPOSITORY, "1", &manifest(std::slice::from_ref(blob), EMPTY_CONFIG))?;
     Ok(server)
 }
 

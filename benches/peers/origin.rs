@@ -20,6 +20,7 @@ struct State {
     /// Of one connection; as fast as it goes if none.
     bytes_per_second: Option<u64>,
     manifest: RwLock<Vec<u8>>,
+    config: RwLock<Vec<u8>>,
     blobs: RwLock<HashMap<String, Blob>>,
     blob_gets: AtomicU64,
     manifest_requests: AtomicU64,
@@ -67,9 +68,15 @@ impl Origin {
 
     /// Replaces what the repository holds: one tag `1` whose layers are these blobs.
     pub fn hold(&self, blobs: &[Blob]) {
+        self.hold_image(blobs, EMPTY_CONFIG.to_vec());
+    }
+
+    /// The same with this config.
+    pub fn hold_image(&self, blobs: &[Blob], config: Vec<u8>) {
         let map = blobs.iter().map(|blob| (blob.digest.clone(), blob.clone())).collect();
         *self.state.blobs.write().expect("no holder panics") = map;
-        *self.state.manifest.write().expect("no holder panics") = manifest(blobs);
+        *self.state.manifest.write().expect("no holder panics") = manifest(blobs, &config);
+        *self.state.config.write().expect("no holder panics") = config;
     }
 
     /// From now on.
@@ -155,14 +162,13 @@ fn answer(stream: &mut TcpStream, state: &State, request: &Request) -> Result<()
         return missing(stream);
     };
     let manifest = state.manifest.read().expect("no holder panics").clone();
+    let config = state.config.read().expect("no holder panics").clone();
     match kind {
         "manifests" if reference == "1" || reference == digest_of(&manifest) => {
             state.manifest_requests.fetch_add(1, Ordering::Relaxed);
             small(stream, request, MANIFEST_TYPE, &manifest)
         }
-        "blobs" if reference == digest_of(EMPTY_CONFIG) => {
-            small(stream, request, "application/octet-stream", EMPTY_CONFIG)
-        }
+        "blobs" if reference == digest_of(&config) => small(stream, request, "application/octet-stream", &config),
         "blobs" => {
             let blob = state.blobs.read().expect("no holder panics").get(reference).cloned();
             match blob {

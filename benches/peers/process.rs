@@ -11,11 +11,11 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::Result;
 use crate::client;
 
-/// A server process; dropping it ends it.
+/// A server process.
 pub struct Server {
     pub name: &'static str,
     pub addr: SocketAddr,
-    child: Child,
+    process: Process,
 }
 
 impl Server {
@@ -93,10 +93,10 @@ impl Server {
         let log = dir.join(format!("{name}.log"));
         // Requests are logged, as in production, but to nowhere: the disk of the log is not what is compared.
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log)?);
-        let mut server = Self { name, addr, child: command.spawn()? };
+        let mut server = Self { name, addr, process: Process(command.spawn()?) };
         let started = Instant::now();
         while !matches!(client::get(addr, ready), Ok(answer) if answer.status == 200) {
-            if server.child.try_wait()?.is_some() || started.elapsed() > Duration::from_secs(30) {
+            if server.process.0.try_wait()?.is_some() || started.elapsed() > Duration::from_secs(30) {
                 return Err(format!("{name} did not come up:\n{}", fs::read_to_string(log)?).into());
             }
             std::thread::sleep(Duration::from_millis(20));
@@ -119,14 +119,14 @@ impl Server {
 
     /// One of the `Vm…`/`Rss…` lines of the process's status, in bytes.
     pub fn memory(&self, line: &str) -> Result<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.0.id()))?;
         let value =
             status.lines().find_map(|l| l.strip_prefix(line)?.strip_prefix(':')).ok_or("no such line in the status")?;
         Ok(value.trim().trim_end_matches(" kB").parse::<u64>()? << 10)
     }
 
     fn family(&self) -> Result<Vec<u32>> {
-        let own = self.child.id();
+        let own = self.process.0.id();
         let mut family = vec![own];
         for entry in fs::read_dir("/proc")? {
             let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
@@ -141,21 +141,34 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+/// A process that ends with its handle: asked first, and killed if it does not listen.
+pub struct Process(Child);
+
+impl Process {
+    /// Starts a program whose output goes to `NAME.log` below `dir`.
+    pub fn start(program: &str, arguments: &[&str], dir: &Path) -> Result<Self> {
+        let log = File::create(dir.join(format!("{program}.log")))?;
+        let mut command = ending_with_us(Path::new(program));
+        command.args(arguments).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        Ok(Self(command.spawn()?))
+    }
+}
+
+impl Drop for Process {
     fn drop(&mut self) {
         // It cannot have been reaped before, so the id is still its own.
-        if let Some(pid) = Pid::from_raw(self.child.id().cast_signed()) {
+        if let Some(pid) = Pid::from_raw(self.0.id().cast_signed()) {
             kill_process(pid, Signal::TERM).ok();
         }
         let asked = Instant::now();
         while asked.elapsed() < Duration::from_secs(20) {
-            if !matches!(self.child.try_wait(), Ok(None)) {
+            if !matches!(self.0.try_wait(), Ok(None)) {
                 return;
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        self.child.kill().ok();
-        self.child.wait().ok();
+        self.0.kill().ok();
+        self.0.wait().ok();
     }
 }
 

@@ -11,6 +11,7 @@ use aws_lc_rs::rand::SystemRandom;
 use moka::sync::Cache;
 use secrecy::ExposeSecret as _;
 
+use super::belief::Beliefs;
 use super::error::Error;
 use super::fills::Depot;
 use super::flights::Flights;
@@ -39,19 +40,11 @@ pub enum Probe {
     Tags,
 }
 
-#[derive(Clone, Debug)]
-struct Verdict {
-    /// `None`: they are good.
-    no: Option<Error>,
-    /// Unix milliseconds.
-    until_ms: i64,
-}
-
 /// The callers of guarded repositories.
 pub struct Access {
-    depot: Arc<Depot>,
     key: hmac::Key,
-    verdicts: Cache<Key, Verdict>,
+    /// The reason why not; `None`: they are good.
+    verdicts: Beliefs<Key, Option<Error>>,
     sessions: Cache<Mark, Upstream>,
     /// By what is asked for, too: that one thing is not there is no answer to who wants another.
     flights: Flights<(Key, Probe), Result<(), Error>>,
@@ -59,12 +52,13 @@ pub struct Access {
 
 impl Access {
     /// Knows nobody.
-    pub fn new(depot: Arc<Depot>) -> Arc<Self> {
+    pub fn new(depot: &Depot) -> Arc<Self> {
         depot.metrics.limit("access_verdicts_max", VERDICTS_MAX);
         depot.metrics.limit("access_sessions_max", SESSIONS_MAX);
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).expect("the system has random bytes");
         let sessions = Cache::builder().max_capacity(SESSIONS_MAX).time_to_idle(SESSION_IDLE).build();
-        Arc::new(Self { depot, key, verdicts: Cache::new(VERDICTS_MAX), sessions, flights: Flights::default() })
+        let verdicts = Beliefs::new(depot.clock.clone(), VERDICTS_MAX);
+        Arc::new(Self { key, verdicts, sessions, flights: Flights::default() })
     }
 
     /// The source as this caller may use it, once its credentials have proved good for the repository.
@@ -79,9 +73,8 @@ impl Access {
         };
         let mark = self.mark(&source, credentials);
         let key = (mark, source.canonical.clone());
-        let now_ms = self.depot.clock.now_ms();
-        let known = self.verdicts.get(&key).filter(|verdict| now_ms < verdict.until_ms);
-        if let Some(no) = known.as_ref().and_then(|verdict| verdict.no.clone()) {
+        let known = self.verdicts.find(&key);
+        if let Some(Some(no)) = known {
             return Err(no);
         }
         let session = self.session(mark, &source, credentials)?;
@@ -119,9 +112,7 @@ impl Access {
             Err(error) => error.lasts(mirror.policy().negative_ttl),
         };
         if let Some(time) = time {
-            let time_ms = i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
-            let until_ms = self.depot.clock.now_ms().saturating_add(time_ms);
-            self.verdicts.insert(key, Verdict { no: answer.clone().err(), until_ms });
+            self.verdicts.hold(key, answer.clone().err(), time);
         }
         answer
     }

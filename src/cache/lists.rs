@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use moka::sync::Cache;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
+use super::belief::Beliefs;
 use super::error::{Error, Wrong};
 use super::fills::Depot;
 use super::flights::{Flights, Role};
@@ -76,8 +76,8 @@ pub struct Lists {
     limits: ListLimits,
     tags: Flights<Key, Answer<String>>,
     referrers: Flights<Key, Answer<Referrer>>,
-    /// Until when (Unix milliseconds) there is known to be nothing, or an error that says so.
-    negatives: Cache<Key, (i64, Option<Error>)>,
+    /// That there is nothing, or an error that says so.
+    negatives: Beliefs<Key, Option<Error>>,
 }
 
 impl Lists {
@@ -85,7 +85,7 @@ impl Lists {
     pub fn new(depot: Arc<Depot>, limits: ListLimits) -> Arc<Self> {
         depot.metrics.limit("list_entries_max", limits.entries_max as u64);
         depot.metrics.limit("lists_max_bytes", limits.bytes_max);
-        let negatives = Cache::new(NEGATIVES_MAX);
+        let negatives = Beliefs::new(depot.clock.clone(), NEGATIVES_MAX);
         Arc::new(Self { depot, limits, tags: Flights::default(), referrers: Flights::default(), negatives })
     }
 
@@ -134,9 +134,9 @@ impl Lists {
             Decision::Revalidate { may_serve_stale: false } | Decision::Fetch => (patience, false),
         };
         if policy.asking == Asking::Now {
-            self.negatives.invalidate(&key);
+            self.negatives.drop(&key);
         }
-        if let Some((_, absence)) = self.negatives.get(&key).filter(|(until_ms, _)| now_ms < *until_ms) {
+        if let Some(absence) = self.negatives.find(&key) {
             return match absence {
                 None => Ok(listed(None, Outcome::Hit, None)),
                 Some(error) if may_serve_stale => Ok(self.stale(source, kept, error)),
@@ -184,8 +184,7 @@ impl Lists {
         };
         if let Some(absence) = absence {
             let is_gone = absence.is_none() || source.mirror.policy().forget_on_404;
-            let ttl_ms = i64::try_from(source.mirror.policy().negative_ttl.as_millis()).unwrap_or(i64::MAX);
-            self.negatives.insert(key.clone(), (self.depot.clock.now_ms().saturating_add(ttl_ms), absence));
+            self.negatives.hold(key.clone(), absence, source.mirror.policy().negative_ttl);
             if is_gone {
                 self.depot.metadata.delete_list(&key.0, key.1.as_ref()).await?;
             }

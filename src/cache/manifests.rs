@@ -6,9 +6,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use moka::sync::Cache;
 use tracing::warn;
 
+use super::belief::Beliefs;
 use super::error::{Error, Wrong};
 use super::fills::Depot;
 use super::flights::{Flights, Role};
@@ -57,13 +57,13 @@ pub struct Manifests {
     pub(super) checks: Flights<Key, Result<Confirmed, Error>>,
     pub(super) demand: Demand,
     /// Since when and for how long, in Unix milliseconds, an upstream's no is taken for its answer.
-    negatives: Cache<Key, (i64, i64, Error)>,
+    negatives: Beliefs<Key, Error>,
 }
 
 impl Manifests {
     /// Over what is in the store.
     pub fn new(depot: Arc<Depot>, memory: Arc<Memory>, verifier: Arc<Verifier>) -> Arc<Self> {
-        let negatives = Cache::new(NEGATIVES_MAX);
+        let negatives = Beliefs::new(depot.clock.clone(), NEGATIVES_MAX);
         let (fetches, checks) = (Flights::default(), Flights::default());
         Arc::new(Self { depot, memory, verifier, fetches, checks, demand: Demand::default(), negatives })
     }
@@ -147,16 +147,13 @@ impl Manifests {
 
     /// What the upstream said a moment ago, if that was a no.
     pub fn remembered(&self, key: &Key) -> Option<Error> {
-        let now_ms = self.depot.clock.now_ms();
-        let (since_ms, time_ms, error) = self.negatives.get(key)?;
-        // A clock that went backwards ends it too.
-        (since_ms..since_ms.saturating_add(time_ms)).contains(&now_ms).then_some(error)
+        self.negatives.find(key)
     }
 
     /// Somebody insists on the upstream's word: what it said is not taken for that. When it may be asked again is up to its
     /// accounts, which know what it said of the rate.
     pub(super) fn forget_no(&self, key: &Key) {
-        self.negatives.invalidate(key);
+        self.negatives.drop(key);
     }
 
     /// Takes note of a no: "there is no such thing", "you may not", "not so often". Outages are the breaker's, and what one
@@ -168,9 +165,7 @@ impl Manifests {
         let Some(time) = error.lasts(source.mirror.policy().negative_ttl).filter(|time| !time.is_zero()) else {
             return;
         };
-        let time_ms = i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
-        let key = (source.canonical.clone(), reference.clone());
-        self.negatives.insert(key, (self.depot.clock.now_ms(), time_ms, error.clone()));
+        self.negatives.hold((source.canonical.clone(), reference.clone()), error.clone(), time);
     }
 
     pub(super) async fn ask_for(&self, source: &Source, reference: &Reference) -> Result<FetchedManifest, Error> {

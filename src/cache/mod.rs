@@ -5,6 +5,7 @@
 
 mod access;
 mod answers;
+mod belief;
 mod breaker;
 mod bypass;
 mod error;

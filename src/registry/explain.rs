@@ -10,7 +10,7 @@ use super::routing::Route;
 use super::{Error, Names, Place, Registry, Target};
 use crate::cache::foresight::{self, Known};
 use crate::cache::freshness::TagState;
-use crate::cache::{Fills, LastAnswer, Lifetime, Manifests, Mirror, Source};
+use crate::cache::{Fills, LastAnswer, Lifetime, Manifests, Mirror, Source, Visibility};
 use crate::metadata::{ManifestRow, Metadata, TagRow};
 use crate::oci::{Digest, Host, Reference, RepositoryName};
 use crate::upstream::Budget;
@@ -76,6 +76,8 @@ pub struct UpstreamSeen {
     pub host: Host,
     /// What the repository is called there.
     pub remote: RepositoryName,
+    /// Those who pull need credentials of their own there.
+    pub is_guarded: bool,
     /// The state that only a running registry knows.
     pub state: Option<UpstreamState>,
 }
@@ -239,7 +241,8 @@ impl<'a> Grounds<'a> {
             remembered: self.remembered(source, reference),
             answers: mirror.last_answers(),
         });
-        UpstreamSeen { host: mirror.host().clone(), remote: source.remote.clone(), state }
+        let is_guarded = matches!(mirror.policy().visibility, Visibility::Passthrough { .. });
+        UpstreamSeen { host: mirror.host().clone(), remote: source.remote.clone(), is_guarded, state }
     }
 }
 

@@ -188,7 +188,7 @@ impl Registry {
         memory: Arc<Memory>,
         options: Options,
     ) -> Self {
-        let access = Access::new(Arc::clone(&depot));
+        let access = Access::new(&depot);
         let mirrors = mirrors.into_iter().map(|mirror| (mirror.host().clone(), mirror)).collect();
         let guarded = guarded(&mirrors);
         let fills = Arc::new(Fills::new(Arc::clone(&depot)));

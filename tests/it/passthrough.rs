@@ -300,3 +300,12 @@ async fn what_was_pushed_before_its_upstream_was_guarded_is_not_shown_by_way_of_
     assert_eq!(elsewhere.status(), 404, "another spelling opened it");
     registry.finish().await;
 }
+
+#[tokio::test]
+async fn why_says_that_a_client_has_to_sign_in() {
+    let (_fake, registry, _) = with_cached_image().await;
+    let why = registry.get(&format!("/api/v1/why?ref={REPOSITORY}:1")).await.json();
+    let sign_in = why["upstream"]["sign_in"].as_str().unwrap();
+    assert!(sign_in.contains(HUB) && sign_in.contains("visibility: passthrough"), "{sign_in}");
+    registry.finish().await;
+}

@@ -237,3 +237,31 @@ async fn a_lab_gets_an_authority_and_a_certificate_that_the_server_and_its_comma
     let url = format!("https://127.0.0.1:{}/v2/", process.address.port());
     assert_eq!(client.get(&url).send().await.unwrap().status(), 200);
 }
+
+#[tokio::test]
+async fn each_client_hears_how_to_sign_in_where_the_upstream_wants_to_know_who_pulls() {
+    let notes = async |upstreams: &str, client: &str| {
+        let guide = guide(&format!("upstreams: {{{upstreams}}}"), &[client]).await;
+        guide["notes"].as_array().unwrap().iter().map(|note| note.as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let told = async |upstreams: &str, client: &str, what: &str| {
+        let notes = notes(upstreams, client).await;
+        assert!(notes.iter().any(|note| note.contains("passthrough") && note.contains(what)), "{client}: {notes:#?}");
+    };
+    let open = "docker.io: {default: true}, ghcr.io: {}";
+    let nameless = "docker.io: {default: true}, ghcr.io: {visibility: passthrough}";
+    let named = "docker.io: {default: true}, ghcr.io: {visibility: passthrough, hosts: [ghcr.lan]}";
+    for client in CLIENTS {
+        assert!(!notes(open, client).await.iter().any(|note| note.contains("passthrough")), "{client}");
+    }
+    for client in ["containerd", "k3s", "buildkit"] {
+        told(nameless, client, "127.0.0.1:5000").await;
+    }
+    for client in ["docker", "podman", "skopeo", "cri-o"] {
+        told(nameless, client, "upstreams.ghcr.io.hosts").await;
+        told(named, client, "then pull ghcr.lan:5000/NAME:TAG").await;
+    }
+    let hub = "docker.io: {default: true, visibility: passthrough}";
+    told(hub, "docker", "the daemon gives the mirror what it has for Docker Hub").await;
+    told(hub, "podman", "podman login 127.0.0.1:5000").await;
+}

@@ -27,6 +27,8 @@ use crate::support::registry::{Builder, TestRegistry, blob_path};
 
 const NAME: &str = "registry.lan";
 const PATIENCE: Duration = Duration::from_secs(20);
+/// So that some of it is unread when the server has read enough to refuse.
+const MORE_THAN_ONE_READ: usize = 48 * 1024;
 
 /// Files of a pair, and the authority that clients believe.
 struct Pair {
@@ -294,7 +296,7 @@ fn everything_said_to_a_hasty_client(client: &Client, address: SocketAddr) -> st
         session.read_tls(&mut socket)?;
         session.process_new_packets().unwrap();
     }
-    session.writer().write_all(&[b'x'; 48 * 1024])?;
+    session.writer().write_all(&vec![b'x'; MORE_THAN_ONE_READ])?;
     let mut breath = Vec::new();
     while session.wants_write() {
         session.write_tls(&mut breath)?;
@@ -314,7 +316,7 @@ async fn a_refused_client_hears_why_whatever_it_has_sent_meanwhile() {
     assert!(!said.expect("the connection is closed, not reset").is_empty());
 
     let mut client = Raw::to(registry.address()).await;
-    client.write([b"PUT /v2/ HTTP/1.1\r\n\r\n", &[b'x'; 48 * 1024][..]].concat()).await;
+    client.write([b"PUT /v2/ HTTP/1.1\r\n\r\n", &vec![b'x'; MORE_THAN_ONE_READ][..]].concat()).await;
     assert!(String::from_utf8_lossy(&client.until_closed().await).contains("speaks TLS"));
     registry.finish().await;
 }

@@ -4,7 +4,7 @@ use url::{Host, Url};
 
 use super::SetupFile;
 use crate::cli::instance_url::InstanceUrl;
-use crate::config::Config;
+use crate::config::{Config, Visibility};
 
 /// The one registry whose images Docker asks a mirror for.
 pub const DOCKER_HUB: &str = "docker.io";
@@ -37,6 +37,10 @@ pub struct Origin {
     pub url: String,
     /// Are names without a host its names?
     pub is_default: bool,
+    /// Do those who pull need credentials of their own there?
+    pub is_guarded: bool,
+    /// The Host headers that mean it.
+    pub hosts: Vec<String>,
 }
 
 impl Instance {
@@ -87,6 +91,14 @@ impl Instance {
         (!self.is_plain && self.authority_pem.is_none()).then(|| note.into())
     }
 
+    /// What stands for it in a reference under another name of its own, which is on the same port unless it says otherwise.
+    pub fn by_name(&self, host: &str) -> String {
+        match self.authority.rsplit_once(':') {
+            Some((_, port)) if !host.contains(':') => format!("{host}:{port}"),
+            _ => host.to_owned(),
+        }
+    }
+
     /// A reference through this instance that names the registry: it works with every client, whatever is configured.
     pub fn by_prefix(&self, upstream: &Origin) -> String {
         format!("{}/{}/{}", self.authority, upstream.name, upstream.known_image().unwrap_or("NAME:TAG"))
@@ -102,7 +114,13 @@ impl Origin {
             _ if fetched_from => upstream.url.origin().ascii_serialization(),
             name => format!("https://{name}"),
         };
-        Self { name: upstream.name.clone(), url, is_default: upstream.is_default }
+        Self {
+            name: upstream.name.clone(),
+            url,
+            is_default: upstream.is_default,
+            is_guarded: upstream.visibility == Visibility::Passthrough,
+            hosts: upstream.hosts.clone(),
+        }
     }
 
     fn known_image(&self) -> Option<&'static str> {

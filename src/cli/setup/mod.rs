@@ -6,6 +6,7 @@ mod containers;
 mod docker;
 mod instance;
 mod k3s;
+mod sign_in;
 pub mod tls;
 mod write;
 
@@ -122,28 +123,8 @@ pub fn guide(client: Client, instance: &Instance) -> Guide {
         Client::Buildkit => buildkit::guide(instance),
         Client::K3s => k3s::guide(instance),
     };
-    guide.notes.extend(instance.has_accounts.then(|| sign_in(client, &instance.authority)));
+    guide.notes.extend(sign_in::notes(client, instance));
     guide
-}
-
-/// How a client says who it is.
-fn sign_in(client: Client, authority: &str) -> String {
-    let how = match client {
-        Client::Docker => format!("docker login {authority}"),
-        Client::Buildkit => format!("docker login {authority} (buildx takes the password from there)"),
-        Client::Podman => format!("podman login {authority}"),
-        Client::Skopeo => format!("skopeo login {authority}, or --creds NAME:PASSWORD"),
-        Client::CriO => {
-            format!("podman login --authfile /var/lib/kubelet/config.json {authority}, or imagePullSecrets")
-        }
-        Client::Containerd => {
-            format!("ctr -u NAME:PASSWORD; Kubernetes: an imagePullSecret for {authority}; nerdctl login {authority}")
-        }
-        Client::K3s => {
-            format!("configs: {{\"{authority}\": {{auth: {{username: NAME, password: PASSWORD}}}}}} in registries.yaml")
-        }
-    };
-    format!("This instance has users (`auth`). Sign in by: {how}")
 }
 
 /// Prints or writes what has to be done. `warn` gets what the person should know of the address.

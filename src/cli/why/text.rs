@@ -18,6 +18,9 @@ pub fn text(told_by: &str, why: &Why) -> String {
     name(&mut lines, why);
     if let Some(upstream) = &why.upstream {
         lines.add("upstream", &format!("{}, where it is {}", upstream.host, upstream.repository));
+        if let Some(sign_in) = &upstream.sign_in {
+            lines.add("sign in", sign_in);
+        }
     }
     match &why.tag {
         Some(tag) => self::tag(&mut lines, tag, why.now),

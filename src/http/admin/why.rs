@@ -72,6 +72,8 @@ pub struct UpstreamWhy {
     pub host: String,
     /// What the repository is called there.
     pub repository: String,
+    /// What a client must do first, if it must do something.
+    pub sign_in: Option<String>,
     /// What only a running server knows; nothing without one.
     pub state: Option<StateWhy>,
 }
@@ -267,7 +269,13 @@ impl UpstreamWhy {
                 })
                 .collect(),
         });
-        Self { host: seen.host.to_string(), repository: seen.remote.to_string(), state }
+        let sign_in = seen.is_guarded.then(|| {
+            let host = &seen.host;
+            format!(
+                "with a name and password of {host}, which is asked whether they are good (visibility: passthrough)"
+            )
+        });
+        Self { host: seen.host.to_string(), repository: seen.remote.to_string(), sign_in, state }
     }
 }
 
