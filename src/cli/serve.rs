@@ -119,6 +119,7 @@ pub async fn serve_opened(
     let (served, (), (), (), (), (), audited) =
         tokio::join!(serving, jobs, scrubbing, sweeping, reloading, telling, auditing);
     audited?;
+    registry.queue_pulls().await;
     fault::point("stop: served");
     // Nothing may want the index any more when it is closed.
     registry.fills().stop().await;

@@ -11,6 +11,11 @@ use crate::clock::written;
 use crate::telemetry::Audit;
 use crate::telemetry::audit::Entry;
 
+/// Letters of what a client says that are written down: nobody fills the disk with one request.
+const TEXT_MAX: usize = 300;
+/// Tags of one push that are written down; a push has no more.
+const TAGS_MAX: usize = 100;
+
 /// By what a request was refused: goes with the answer.
 #[derive(Clone, Debug)]
 pub struct RefusedBy(pub String);
@@ -45,13 +50,17 @@ pub struct Known<'a> {
     pub request_id: String,
 }
 
+fn short(text: &str) -> String {
+    text.chars().take(TEXT_MAX).collect()
+}
+
 impl Notes {
     /// Takes down what the request says, but no secret.
     pub fn take(&mut self, asked: &Asked) {
-        let first = |key: &str| asked.query.first(key).map(str::to_owned);
+        let first = |key: &str| asked.query.first(key).map(short);
         self.about = first("ref").or_else(|| first("repository"));
         (self.from, self.mounts) = (first("from"), first("mount").is_some());
-        self.tags = asked.query.all("tag").map(str::to_owned).collect();
+        self.tags = asked.query.all("tag").take(TAGS_MAX).map(short).collect();
         self.presented(&asked.presented());
     }
 
@@ -59,7 +68,7 @@ impl Notes {
     pub fn presented(&mut self, presented: &Presented) {
         self.presents = !matches!(presented, Presented::Nothing);
         if let Presented::Password { username, .. } = presented {
-            self.claimed = Some(username.clone());
+            self.claimed = Some(short(username));
         }
     }
 

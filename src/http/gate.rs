@@ -46,7 +46,9 @@ const fn needed(action: &Action) -> Needed<'_> {
 /// Lets a request of the distribution specification in, or says why not.
 pub async fn admit(app: &AppState, asked: &mut Asked, action: &Action) -> Result<Caller, ApiError> {
     let (registry, needed) = (&app.registry, needed(action));
-    let page = pages::foreign(asked, &app.cors_origins);
+    // Whether a page may read an answer is its browser's business.
+    let is_careful = changes(action) || asked.says_no_cache();
+    let page = if is_careful { pages::foreign(asked, &app.cors_origins) } else { None };
     if let Some(page) = page.as_ref().filter(|_| changes(action)) {
         return Err(ApiError::denied(format!(
             "{page}: name the page in http.cors_origins (`*` lets pages read, no more), or use a client that is no browser"

@@ -26,8 +26,8 @@ use crate::registry::{Caller, Credentials, Keeps, Sight, Target, Witness};
 /// The longest Authorization header that is looked at; tokens are a fifth of that.
 const AUTHORIZATION_BYTES_MAX: usize = 16 * 1024;
 
-/// Letters of a client's name for itself that are told.
-const USER_AGENT_MAX: usize = 200;
+/// Letters of what a client calls itself and us that are told: events wait in the index.
+const TOLD_MAX: usize = 300;
 
 /// Gives every request a name that no other has, also over restarts.
 #[derive(Debug)]
@@ -170,8 +170,9 @@ impl Asked {
 
     /// What is told of it to those who listen: nothing that proves anything.
     pub fn testify(&mut self, id: RequestId, identity: Option<&str>) {
-        let host = self.reached_by().unwrap_or_default();
-        let user_agent = self.text(&USER_AGENT).unwrap_or_default().chars().take(USER_AGENT_MAX).collect();
+        let short = |text: &str| text.chars().take(TOLD_MAX).collect();
+        let host = short(&self.reached_by().unwrap_or_default());
+        let user_agent = short(self.text(&USER_AGENT).unwrap_or_default());
         self.witness = Some(Arc::new(Witness {
             id: id.to_string(),
             address: self.client.address.map(|address| address.to_string()).unwrap_or_default(),
@@ -179,7 +180,7 @@ impl Asked {
             method: self.method.to_string(),
             user_agent,
             actor: identity.unwrap_or_default().to_owned(),
-            origin_url: self.origin_url(),
+            origin_url: self.origin_url().filter(|url| url.len() <= TOLD_MAX),
         }));
     }
 

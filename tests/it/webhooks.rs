@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
-use entrepot::config::{Config, HeaderValue, Route, Secret, Tls, Webhook, WebhookEvent, WebhookUrl};
+use entrepot::config::{Config, HeaderValue, Retention, Route, Secret, Tls, Webhook, WebhookEvent, WebhookUrl};
 use serde_json::{Value, json};
 
 use crate::support::client::Call;
@@ -250,6 +250,32 @@ async fn each_receiver_is_told_of_what_it_wants_alone() {
     assert_eq!(short(&one.taken()), ["push v1", "delete v1"]);
     let repositories: Vec<Value> = other.taken().iter().map(|event| event["target"]["repository"].clone()).collect();
     assert_eq!(repositories, ["team/app", "other/app"]);
+    registry.finish().await;
+}
+
+#[tokio::test]
+async fn what_operators_remove_and_what_retention_deletes_is_told_with_who_did_it() {
+    let receiver = Receiver::start().await;
+    let rule = Retention { repositories: "ci/**".to_owned(), keep_last: Some(1), ..Retention::default() };
+    let builder = TestRegistry::builder().config(|config| {
+        config.webhooks = vec![webhook("ci", &receiver.url("/"), &[WebhookEvent::Delete])];
+        config.retention = vec![rule];
+    });
+    let registry = builder.start().await;
+    push(&registry, "team/app", "v1").await;
+    for tag in ["old", "new"] {
+        push(&registry, "ci/app", tag).await;
+        registry.advance(Duration::from_secs(1));
+    }
+    let long = Call::new("DELETE", "/api/v1/content?ref=team/app:v1").header("user-agent", &"x".repeat(9000));
+    assert_eq!(registry.send(long).await.status(), 200);
+    assert_eq!(registry.send(Call::new("PUT", "/api/v1/retention")).await.status(), 200);
+    receiver.until_taken(2).await;
+    let events = receiver.taken();
+    assert_eq!(short(&events), ["delete v1", "delete old"]);
+    assert_eq!((&events[0]["request"]["method"], &events[0]["actor"]), (&"DELETE".into(), &json!({})));
+    assert!(events[0]["request"]["useragent"].as_str().is_some_and(|told| told.len() == 300), "{}", events[0]);
+    assert_eq!((&events[1]["request"], &events[1]["actor"]["name"]), (&json!({}), &"entrepot".into()));
     registry.finish().await;
 }
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use entrepot::config::{Audit, Network};
+use entrepot::config::{Audit, Network, Retention};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -118,6 +118,39 @@ async fn pulls_are_events_if_that_is_wanted_and_the_client_is_whom_a_trusted_pro
     let pulled = all.last().unwrap();
     assert_eq!(short(pulled), "pull_manifest allowed default anonymous 200");
     assert_eq!((&pulled["client"], &pulled["reference"]), (&"203.0.113.7".into(), &"v1".into()));
+    registry.resume().await.finish().await;
+}
+
+#[tokio::test]
+async fn what_the_server_deletes_by_itself_and_what_a_client_makes_long_is_written_down() {
+    let (mut registry, path, _place) = audited(public(), false).await;
+    let rule = Retention { repositories: "open/**".to_owned(), keep_last: Some(1), ..Retention::default() };
+    registry
+        .reconfigure(|config| {
+            config.retention = vec![rule];
+            config.push.retention_every = Duration::from_secs(1);
+        })
+        .await;
+    registry.advance(Duration::from_secs(1));
+    let put = Call::new("PUT", &manifest_path("open/app", "v2")).header("content-type", IMAGE);
+    let manifest = registry.get(&manifest_path("open/app", "v1")).await.body;
+    assert_eq!(registry.send(as_user(put.body(manifest), "bob")).await.status(), 201);
+    let (name, tag) = ("open/app".parse().unwrap(), "v1".parse().unwrap());
+    let gone = async {
+        while registry.metadata().find_tag(&name, &tag).await.unwrap().is_some() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), gone).await.expect("retention is applied");
+    let long = Call::get("/v2/").header("authorization", &basic(&"x".repeat(5000), "guessed wrong"));
+    assert_eq!(registry.send(long).await.status(), 401);
+    let registry = registry.pause().await;
+    let all = events(&path);
+    let event = |name: &str| all.iter().find(|event| event["event"] == name).unwrap();
+    let deleted = event("retention_delete");
+    assert_eq!(short(deleted), "retention_delete allowed retention open/** entrepot null");
+    assert_eq!((&deleted["repository"], &deleted["reference"]), (&"open/app".into(), &"v1".into()));
+    assert_eq!(event("login")["claimed"].as_str().map(str::len), Some(300));
     registry.resume().await.finish().await;
 }
 
