@@ -244,9 +244,28 @@ async fn enlist(
         .bind(queue_max)
         .fetch_one(&mut *connection)
         .await?;
+        shorten(connection, id, *queue_max).await?;
         ids.insert(name.clone(), id);
     }
     Ok(ids)
+}
+
+/// The trigger lets one go for each that comes: what a lower bound leaves over goes here.
+async fn shorten(connection: &mut SqliteConnection, webhook_id: i64, queue_max: i64) -> Result<(), sqlx::Error> {
+    let done = sqlx::query(
+        "DELETE FROM webhook_event WHERE webhook_id = $1
+         AND id <= (SELECT id FROM webhook_event WHERE webhook_id = $1 ORDER BY id DESC LIMIT 1 OFFSET $2)",
+    )
+    .bind(webhook_id)
+    .bind(queue_max)
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query("UPDATE webhook SET overflowed = overflowed + $2 WHERE id = $1")
+        .bind(webhook_id)
+        .bind(i64::try_from(done.rows_affected()).unwrap_or(i64::MAX))
+        .execute(connection)
+        .await
+        .map(|_| ())
 }
 
 /// Queues, inside a change.

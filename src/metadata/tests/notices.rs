@@ -77,6 +77,18 @@ async fn a_queue_keeps_its_newest_events_in_order_over_restarts() {
 }
 
 #[tokio::test]
+async fn a_lower_bound_counts_from_the_start() {
+    let index = listened(5).await;
+    for document in ["a", "b", "c", "d"] {
+        index.queue_notices(&[notice(EventKind::Push, "team/app", document, 1)]).await.unwrap();
+    }
+    let index = index.reopen().await;
+    index.subscribe(vec![subscription("ci", 2)], EventSource::default()).await.unwrap();
+    assert_eq!(waiting(&index).await, ["c", "d"]);
+    assert_eq!(counts(&index).await, [("ci".to_owned(), 2, 2)]);
+}
+
+#[tokio::test]
 async fn who_is_not_configured_any_more_is_forgotten_with_what_waits_for_it() {
     let index = listened(3).await;
     index.queue_notices(&[notice(EventKind::Push, "team/app", "a", 1)]).await.unwrap();
