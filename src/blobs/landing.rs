@@ -8,14 +8,13 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use bytes::Bytes;
 use tokio::sync::{Notify, watch};
 
+use super::fresh::{FRESH_BYTES_MAX, Fresh};
 use super::front::Front;
 use super::staging::{self, Staging};
 use super::{Error, Growth};
 use crate::fault;
 use crate::storage::FrontRecord;
 
-/// Bytes kept in memory to be digested; what does not fit is read from the file again.
-const FRESH_BYTES_MAX: u64 = 768 << 10;
 /// Bytes before the front but not digested beyond which sources wait, while the file is written in one place: what is
 /// digested then is still in memory.
 const LAG_BYTES_MAX: u64 = FRESH_BYTES_MAX;
@@ -44,7 +43,7 @@ impl Batch {
         self.chunks.push(chunk);
     }
 
-    fn append(&mut self, mut other: Self) {
+    pub fn append(&mut self, mut other: Self) {
         self.bytes += other.bytes;
         self.chunks.append(&mut other.chunks);
     }
@@ -67,7 +66,7 @@ impl Announcer {
 /// What is to be digested next.
 pub(super) enum Undigested {
     /// Bytes that are still in memory.
-    Fresh(Batch),
+    Fresh(Fresh),
     /// Bytes of the file.
     Written(Range<u64>),
 }
@@ -77,7 +76,7 @@ struct State {
     /// Everything before this offset was given to the digest.
     given_bytes: u64,
     /// The bytes that follow `given_bytes`, as far as they are kept.
-    fresh: Batch,
+    fresh: Fresh,
     /// Made when the file is first written ahead of its front, with the front it says.
     record: Option<(FrontRecord, u64)>,
 }
@@ -99,7 +98,7 @@ pub(super) struct Landing {
 impl Landing {
     pub fn new(staging: Staging, lease: Lease, in_step: bool) -> Self {
         let bytes = staging.length_bytes;
-        let state = State { front: Front::new(bytes), given_bytes: bytes, fresh: Batch::default(), record: None };
+        let state = State { front: Front::new(bytes), given_bytes: bytes, fresh: Fresh::default(), record: None };
         let (announcer, landed) = (OnceLock::new(), Notify::new());
         let digested = watch::Sender::new(bytes);
         Self { staging, lease, in_step, announcer, state: Mutex::new(state), landed, digested }
@@ -141,8 +140,8 @@ impl Landing {
         let mut state = self.state();
         let moved = state.front.written(start, start + batch.bytes);
         let front_bytes = state.front.bytes();
-        if self.in_step && start == state.given_bytes + state.fresh.bytes && state.fresh.bytes < FRESH_BYTES_MAX {
-            state.fresh.append(batch);
+        if self.in_step && start == state.given_bytes + state.fresh.bytes() {
+            state.fresh.keep(batch);
         }
         // Before readers are told: of what a client has had, a crash loses no more than this.
         if let Some((record, recorded_bytes)) = &mut state.record
@@ -175,9 +174,9 @@ impl Landing {
             return None;
         }
         let mut state = self.state();
-        if state.fresh.bytes > 0 {
+        if state.fresh.bytes() > 0 {
             let fresh = std::mem::take(&mut state.fresh);
-            state.given_bytes += fresh.bytes;
+            state.given_bytes += fresh.bytes();
             return Some(Undigested::Fresh(fresh));
         }
         let start = state.given_bytes;

@@ -4,6 +4,7 @@
 //! door for bytes that are all at hand. Nothing here knows who may read what, or how much room there is.
 
 mod check;
+mod fresh;
 mod front;
 mod inlet;
 mod landing;
@@ -22,6 +23,7 @@ use crate::storage::{self, Store};
 pub use crate::storage::FileSize;
 
 pub use check::{Checked, Damage, ReadRate};
+pub use fresh::FRESH_BYTES_OF_ALL_MAX;
 pub use inlet::{Inlet, Intake, PourError};
 pub use landing::Lease;
 pub use names::NameFile;

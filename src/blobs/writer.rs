@@ -167,7 +167,7 @@ impl BlobWriter {
         let landing = Arc::clone(&self.landing);
         self.digesting = Some(tokio::task::spawn_blocking(move || {
             match undigested {
-                Undigested::Fresh(batch) => batch.chunks.iter().for_each(|chunk| digester.update(chunk)),
+                Undigested::Fresh(fresh) => fresh.chunks().for_each(|chunk| digester.update(chunk)),
                 Undigested::Written(range) => landing.staging.digest_range(&mut digester, range)?,
             }
             Ok(digester)

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use futures::{Stream, TryStreamExt as _, stream};
-use http::Method;
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, Method};
 use reqwest::{Client, ClientBuilder, RequestBuilder, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -49,7 +50,7 @@ pub enum Failure {
         source: io::Error,
     },
     /// It refuses.
-    #[error("{server} refuses ({status}): {message}")]
+    #[error("{server} refuses ({status}): {message}{}", way_out(*status))]
     Refused {
         /// Where.
         server: String,
@@ -145,7 +146,9 @@ pub async fn post_for_lines<T: DeserializeOwned, B: Serialize>(
 
 /// What speaks to a server of ours. A proxy would not find this machine's own loopback, and is never let in.
 pub(super) fn client(server: &InstanceUrl) -> Result<ClientBuilder, Failure> {
-    let client = Client::builder().connect_timeout(CONNECT_TIMEOUT).no_proxy();
+    let who = server.login().map(|login| (AUTHORIZATION, login.clone()));
+    let headers = HeaderMap::from_iter(who);
+    let client = Client::builder().connect_timeout(CONNECT_TIMEOUT).no_proxy().default_headers(headers);
     let Some(file) = server.certificate() else { return Ok(client) };
     let trusted = pinned::trust(file).map_err(|source| Failure::Certificate { path: file.to_owned(), source })?;
     Ok(client.tls_backend_preconfigured(trusted))
@@ -157,6 +160,14 @@ async fn read<T: DeserializeOwned>(server: &InstanceUrl, response: Response) -> 
 
 fn unreadable(server: &InstanceUrl, source: reqwest::Error) -> Failure {
     Failure::Answer { server: server.to_string(), source: source.without_url() }
+}
+
+/// What the person at the command line can do about a refusal.
+pub(super) const fn way_out(status: u16) -> &'static str {
+    match status {
+        401 => " (say who you are with --login-file)",
+        _ => "",
+    }
 }
 
 /// The answer to a request, if it is one that says yes.

@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 
 use super::admin_api;
 use super::instance_url::InstanceUrl;
+use super::reach::Reach;
 use super::unserved::Unserved;
 use crate::config::Config;
 use crate::http::BoxError;
@@ -47,13 +48,13 @@ pub enum Door {
 
 impl Door {
     /// The server that was named; else the one that should listen here; else the store, if it may be made or is there.
-    pub async fn open(config: &Config, named: Option<&InstanceUrl>, may_create: bool) -> anyhow::Result<Self> {
-        let server = named.cloned().unwrap_or_else(|| InstanceUrl::of(&config.http));
+    pub async fn open(config: &Config, reach: &Reach, may_create: bool) -> anyhow::Result<Self> {
+        let server = reach.server(config)?;
         let client = admin_api::client(&server)?.build()?;
         let probe = client.get(format!("{}/v2/", server.origin())).send().await;
         match probe {
             Ok(_) => Ok(Self::Server { client, server }),
-            Err(error) if named.is_some() || !error.is_connect() => {
+            Err(error) if reach.is_named() || !error.is_connect() => {
                 Err(anyhow!(error.without_url())).with_context(|| format!("no server answers at {server}"))
             }
             Err(_) => {
@@ -198,5 +199,5 @@ pub async fn accepted(answer: Response<AnswerBody>) -> anyhow::Result<Response<A
     }
     let body: serde_json::Value = serde_json::from_slice(&collected(answer.into_body()).await?).unwrap_or_default();
     let message = body["errors"][0]["message"].as_str().unwrap_or("it does not say why");
-    bail!("refused ({status}): {message}")
+    bail!("refused ({status}): {message}{}", admin_api::way_out(status))
 }

@@ -11,7 +11,7 @@ use http::Method;
 use serde::Serialize;
 
 use super::admin_api::{self, Failure};
-use super::instance_url::InstanceUrl;
+use super::reach::Reach;
 use super::serve;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -31,9 +31,8 @@ pub struct Arguments {
     /// Another grace period than gc.grace, such as 0s: pushes under way may have to be repeated then
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub grace: Option<Duration>,
-    /// The running server to ask [default: where it listens; if none does, the store is swept]
-    #[arg(long, value_name = "URL")]
-    pub server: Option<InstanceUrl>,
+    #[command(flatten)]
+    pub reach: Reach,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -60,7 +59,7 @@ pub fn run(config: &Config, arguments: &Arguments, out: &mut impl Write) -> anyh
 }
 
 async fn sweep(config: &Config, arguments: &Arguments) -> anyhow::Result<Done> {
-    let server = arguments.server.clone().unwrap_or_else(|| InstanceUrl::of(&config.http));
+    let server = arguments.reach.server(config)?;
     let grace = arguments.grace.map(|grace| humantime::format_duration(grace).to_string());
     let mut parameters = Vec::new();
     parameters.extend(arguments.dry_run.then_some(("dry_run", "true")));
@@ -68,7 +67,7 @@ async fn sweep(config: &Config, arguments: &Arguments) -> anyhow::Result<Done> {
     parameters.extend(grace.as_deref().map(|grace| ("grace", grace)));
     match admin_api::send_patiently(&server, Method::POST, "/api/v1/gc", &parameters).await {
         Ok(gc) => Ok(Done { done_by: format!("the server at {server}"), gc }),
-        Err(Failure::NoServer { .. }) if arguments.server.is_none() => {
+        Err(Failure::NoServer { .. }) if !arguments.reach.is_named() => {
             let gc = sweep_at_rest(config, arguments).await;
             let gc = gc.with_context(|| format!("no server answers at {server}, and the store cannot be swept"))?;
             let path = config.storage.path.display();

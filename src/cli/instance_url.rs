@@ -5,7 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use url::Url;
+use http::HeaderValue;
+use url::{Host, Url};
 
 use crate::config;
 
@@ -14,6 +15,7 @@ use crate::config;
 pub struct InstanceUrl {
     url: Url,
     certificate: Option<PathBuf>,
+    login: Option<HeaderValue>,
 }
 
 /// A text that is no address of an instance.
@@ -27,12 +29,42 @@ impl InstanceUrl {
     pub fn of(http: &config::Http) -> Self {
         let scheme = if http.tls.certificate.is_some() { "https" } else { "http" };
         let url = Url::parse(&format!("{scheme}://{}", reachable(http.listen)));
-        Self { url: url.expect("a socket's address is a host and a port"), certificate: http.tls.certificate.clone() }
+        Self {
+            url: url.expect("a socket's address is a host and a port"),
+            certificate: http.tls.certificate.clone(),
+            login: None,
+        }
     }
 
     /// The file with the certificate that the server there shows, where that is known.
     pub fn certificate(&self) -> Option<&Path> {
         self.certificate.as_deref()
+    }
+
+    /// The same as somebody: `login` goes with every request, as `Authorization`.
+    #[must_use]
+    pub fn with_login(self, login: HeaderValue) -> Self {
+        Self { login: Some(login), ..self }
+    }
+
+    /// Who says it is who.
+    pub const fn login(&self) -> Option<&HeaderValue> {
+        self.login.as_ref()
+    }
+
+    /// Can nobody on the way read what is sent there?
+    pub fn keeps_secrets(&self) -> bool {
+        self.url.scheme() == "https" || self.is_loopback()
+    }
+
+    /// Is it on this machine?
+    pub fn is_loopback(&self) -> bool {
+        match self.url.host() {
+            Some(Host::Domain(name)) => name == "localhost",
+            Some(Host::Ipv4(ip)) => ip.is_loopback(),
+            Some(Host::Ipv6(ip)) => ip.is_loopback(),
+            None => false,
+        }
     }
 
     /// The address as a URL.
@@ -54,7 +86,11 @@ impl FromStr for InstanceUrl {
         let is_http = matches!(url.scheme(), "http" | "https") && url.has_host();
         let is_bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
         let is_anonymous = url.username().is_empty() && url.password().is_none();
-        if is_http && is_bare && is_anonymous { Ok(Self { url, certificate: None }) } else { Err(InstanceUrlInvalid) }
+        if is_http && is_bare && is_anonymous {
+            Ok(Self { url, certificate: None, login: None })
+        } else {
+            Err(InstanceUrlInvalid)
+        }
     }
 }
 

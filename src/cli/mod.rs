@@ -13,6 +13,7 @@ pub mod instance_url;
 pub mod ls;
 pub mod pin;
 mod pinned;
+mod reach;
 mod reconfigure;
 pub mod reload;
 pub mod retention;

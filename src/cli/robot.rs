@@ -9,6 +9,7 @@ use secrecy::ExposeSecret as _;
 
 use super::admin_api::{self, Failure};
 use super::instance_url::InstanceUrl;
+use super::reach::Reach;
 use crate::auth::Robots;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -21,9 +22,8 @@ use crate::storage::Store;
 pub struct Arguments {
     #[command(subcommand)]
     command: Command,
-    /// The running server to ask [default: where it listens; if none does, the store is used]
-    #[arg(long, value_name = "URL", global = true)]
-    server: Option<InstanceUrl>,
+    #[command(flatten)]
+    reach: Reach,
     /// Print JSON
     #[arg(long, global = true)]
     json: bool,
@@ -57,9 +57,9 @@ enum Command {
 /// Runs the command.
 pub fn run(config: &Config, arguments: &Arguments, out: &mut impl Write) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
-    let server = arguments.server.clone().unwrap_or_else(|| InstanceUrl::of(&config.http));
+    let server = arguments.reach.server(config)?;
     let done = match runtime.block_on(ask(&server, &arguments.command)) {
-        Err(Failure::NoServer { .. }) if arguments.server.is_none() => {
+        Err(Failure::NoServer { .. }) if !arguments.reach.is_named() => {
             let changed = runtime.block_on(at_rest(config, &arguments.command));
             changed.with_context(|| format!("no server answers at {server}, and the store"))?
         }

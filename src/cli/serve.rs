@@ -16,7 +16,7 @@ use tracing::{error, info, warn};
 
 use super::{access, reconfigure, reload, trail, upstreams, webhooks};
 use crate::auth::Authority;
-use crate::blobs::Blobs;
+use crate::blobs::{Blobs, FRESH_BYTES_OF_ALL_MAX};
 use crate::cache::quotas::{Quota, Quotas};
 use crate::cache::space::Limits;
 use crate::cache::{
@@ -173,6 +173,7 @@ pub async fn open(config: &Config, clock: Clock) -> anyhow::Result<Opened> {
     )
     .await?;
     metrics.limit("fills_max", config.cache.fills_max as u64);
+    metrics.limit("undigested_in_memory_max_bytes", FRESH_BYTES_OF_ALL_MAX);
     let depot = Arc::new(Depot {
         metadata: metadata.clone(),
         blobs,

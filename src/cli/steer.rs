@@ -7,7 +7,7 @@ use http::Method;
 use serde::de::DeserializeOwned;
 
 use super::admin_api::{self, Failure};
-use super::instance_url::InstanceUrl;
+use super::reach::Reach;
 use super::serve;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -18,9 +18,8 @@ use crate::storage::Store;
 /// Where such a command goes, and how it prints.
 #[derive(Debug, clap::Args)]
 pub struct Steering {
-    /// The running server to ask [default: where it listens; if none does, the store is opened]
-    #[arg(long, value_name = "URL")]
-    pub server: Option<InstanceUrl>,
+    #[command(flatten)]
+    pub reach: Reach,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -49,10 +48,10 @@ impl Steering {
         config: &Config,
         question: &Question<'_>,
     ) -> anyhow::Result<Option<T>> {
-        let server = self.server.clone().unwrap_or_else(|| InstanceUrl::of(&config.http));
+        let server = self.reach.server(config)?;
         match admin_api::send(&server, question.method.clone(), question.path, question.parameters).await {
             Ok(answer) => Ok(Some(answer)),
-            Err(Failure::NoServer { .. }) if self.server.is_none() => Ok(None),
+            Err(Failure::NoServer { .. }) if !self.reach.is_named() => Ok(None),
             Err(failure) => Err(failure.into()),
         }
     }

@@ -19,7 +19,7 @@ use url::form_urlencoded;
 use self::plan::{Lacking, Plan, Wanted};
 use self::platform::Platform;
 use super::door::{Door, From};
-use super::instance_url::InstanceUrl;
+use super::reach::Reach;
 use crate::config::Config;
 use crate::layout::read_digests;
 use crate::oci::{Digest, Reference, RepositoryName, WrittenReference};
@@ -64,9 +64,8 @@ pub struct Arguments {
     /// Share the store's files by hard links where it is on the same disk and no server runs; nobody may write to them then
     #[arg(long)]
     hard_link: bool,
-    /// The running server to ask [default: where it listens; if none does, the store is read]
-    #[arg(long, value_name = "URL")]
-    server: Option<InstanceUrl>,
+    #[command(flatten)]
+    reach: Reach,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -96,7 +95,7 @@ struct Exported {
 pub fn run(config: &Config, arguments: &Arguments) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     runtime.context("starting the runtime")?.block_on(async {
-        let door = Door::open(config, arguments.server.as_ref(), false).await?;
+        let door = Door::open(config, &arguments.reach, false).await?;
         let exported = export(&door, arguments).await;
         door.close().await;
         exported

@@ -17,7 +17,7 @@ use serde::Serialize;
 use self::bring::Bring;
 use self::names::Rule;
 use super::door::Door;
-use super::instance_url::InstanceUrl;
+use super::reach::Reach;
 use crate::config::Config;
 use crate::layout::Layout;
 
@@ -36,9 +36,8 @@ pub struct Arguments {
     /// Print the digests of the layout's content that are here already, and import nothing
     #[arg(long)]
     list_have: bool,
-    /// The running server to ask [default: where it listens; if none does, the store is written]
-    #[arg(long, value_name = "URL")]
-    server: Option<InstanceUrl>,
+    #[command(flatten)]
+    reach: Reach,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -59,7 +58,7 @@ struct Imported {
 pub fn run(config: &Config, arguments: &Arguments) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     runtime.context("starting the runtime")?.block_on(async {
-        let door = Door::open(config, arguments.server.as_ref(), !arguments.list_have).await?;
+        let door = Door::open(config, &arguments.reach, !arguments.list_have).await?;
         let imported = import(&door, arguments).await;
         door.close().await;
         imported

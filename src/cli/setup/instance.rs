@@ -1,6 +1,6 @@
 //! This instance as its clients see it: where it is, and which registries it stands for.
 
-use url::{Host, Url};
+use url::Url;
 
 use super::SetupFile;
 use crate::cli::instance_url::InstanceUrl;
@@ -47,16 +47,10 @@ impl Instance {
     /// The instance that `config` describes, at `url` or else where it listens.
     pub fn new(config: &Config, url: Option<&InstanceUrl>) -> Self {
         let url = url.cloned().unwrap_or_else(|| InstanceUrl::of(&config.http));
-        let is_loopback = match url.as_url().host() {
-            Some(Host::Domain(name)) => name == "localhost",
-            Some(Host::Ipv4(ip)) => ip.is_loopback(),
-            Some(Host::Ipv6(ip)) => ip.is_loopback(),
-            None => false,
-        };
         Self {
             authority: authority(url.as_url()),
             is_plain: url.as_url().scheme() == "http",
-            is_loopback,
+            is_loopback: url.is_loopback(),
             authority_pem: None,
             has_accounts: config.auth.is_some(),
             upstreams: config.upstreams.iter().map(Origin::of).collect(),

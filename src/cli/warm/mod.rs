@@ -11,6 +11,7 @@ use futures::{StreamExt as _, TryFutureExt as _, stream};
 
 use super::admin_api::{self, Failure};
 use super::instance_url::InstanceUrl;
+use super::reach::Reach;
 use crate::config::Config;
 use crate::http::admin::warm::{ALL_PLATFORMS, Event, Line, Order};
 use crate::oci::{Platform, WrittenReference};
@@ -36,9 +37,8 @@ pub struct Arguments {
     /// Every platform of an index
     #[arg(long)]
     pub all_platforms: bool,
-    /// The running server to ask [default: where it listens]
-    #[arg(long, value_name = "URL")]
-    pub server: Option<InstanceUrl>,
+    #[command(flatten)]
+    pub reach: Reach,
     /// Print what happens as JSON, an object a line
     #[arg(long)]
     pub json: bool,
@@ -91,7 +91,7 @@ async fn warm(
     out: &mut impl Write,
     err: &mut impl Write,
 ) -> anyhow::Result<usize> {
-    let server = arguments.server.clone().unwrap_or_else(|| InstanceUrl::of(&config.http));
+    let server = arguments.reach.server(config)?;
     let platforms: Vec<String> = match &arguments.platform[..] {
         _ if arguments.all_platforms => vec![ALL_PLATFORMS.to_owned()],
         [] => vec![Platform::of_this_machine().to_string()],

@@ -13,7 +13,7 @@ use anyhow::{Context as _, anyhow};
 use serde::Serialize;
 
 use super::admin_api::{self, Failure};
-use super::instance_url::InstanceUrl;
+use super::reach::Reach;
 use super::serve;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -31,9 +31,8 @@ pub struct Arguments {
     /// What would be pulled: NAME, NAME:TAG or NAME@DIGEST, with or without a registry in front
     #[arg(value_name = "REF")]
     pub reference: WrittenReference,
-    /// The running server to ask [default: where it listens; if none does, the store is read]
-    #[arg(long, value_name = "URL")]
-    pub server: Option<InstanceUrl>,
+    #[command(flatten)]
+    pub reach: Reach,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -60,11 +59,11 @@ pub fn run(config: &Config, arguments: &Arguments, out: &mut impl Write) -> anyh
 }
 
 async fn tell(config: &Config, arguments: &Arguments) -> anyhow::Result<Told> {
-    let server = arguments.server.clone().unwrap_or_else(|| InstanceUrl::of(&config.http));
+    let server = arguments.reach.server(config)?;
     let reference = arguments.reference.to_string();
     match admin_api::get(&server, "/api/v1/why", &[("ref", &reference)]).await {
         Ok(why) => Ok(Told { told_by: format!("the server at {server}"), why }),
-        Err(Failure::NoServer { .. }) if arguments.server.is_none() => {
+        Err(Failure::NoServer { .. }) if !arguments.reach.is_named() => {
             let path = config.storage.path.display();
             let told_by = format!("the store at {path} (no server answers at {server})");
             let why = read(config, &arguments.reference).await;

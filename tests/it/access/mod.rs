@@ -1,6 +1,7 @@
 //! Who may do what, over HTTP: the defaults, rules, passwords, tokens, robots; every route against every kind of caller.
 
 mod attacks;
+mod commands;
 mod matrix;
 mod rules;
 mod tokens;

@@ -172,3 +172,25 @@ async fn rows_of_what_was_evicted_and_is_named_by_nobody_go_too() {
     assert!(has_blob(&registry, "team/app", &digest_of(content(60_000, 3))).await);
     registry.finish().await;
 }
+
+#[tokio::test]
+async fn what_is_pinned_outlives_the_index_that_held_it_and_goes_when_it_is_pinned_no_more() {
+    let registry = TestRegistry::builder().start().await;
+    let child = push_image(&registry, "app", &digest_of_image(b"layer"), b"layer").await;
+    let all = Bytes::from(index(&[&child]).to_string());
+    assert_eq!(registry.push_manifest("app", "all", INDEX, all.clone()).await.status(), 201);
+    let pins = format!("/api/v1/pins?ref=app@{}", digest_of(&child));
+    assert_eq!(registry.send(Call::new("PUT", &pins)).await.status(), 200);
+    delete_manifest(&registry, "app", &digest_of(&all)).await;
+    for request in [AT_ONCE, SweepRequest { full: true, ..AT_ONCE }] {
+        assert_eq!(sweep(&registry, request).await.manifests, 0, "{request:?}");
+    }
+    assert!(has_manifest(&registry, "app", &digest_of(&child)).await);
+    assert!(has_blob(&registry, "app", &digest_of(b"layer")).await);
+
+    assert_eq!(registry.send(Call::new("DELETE", &pins)).await.status(), 200);
+    let swept = sweep(&registry, AT_ONCE).await;
+    assert_eq!((swept.manifests, swept.blobs), (1, 3), "{swept:?}");
+    assert_holds_nothing(&registry, "the sweep").await;
+    registry.finish().await;
+}
