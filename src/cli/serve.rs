@@ -96,11 +96,12 @@ pub async fn serve_opened(
     let clock = registry.depot().clock.clone();
     report_limits(config, &metrics);
     let tls = reload::Watched::open(config, &metrics)?;
-    let hangups = reload::Hangups::listen()?;
-    say_ready(config, address);
-    access::say(config);
     let (audit, _audited) = trail::open(config, &clock, &metrics)?.unzip();
-    let auditing = trail::run(audit.clone(), clock.clone(), shutdown.clone());
+    // Whoever reads that it serves may send a signal.
+    let (hangups, for_audit) = (reload::Hangups::listen()?, reload::Hangups::listen()?);
+    say_ready(config, address);
+    let auditing = trail::run(audit.clone(), for_audit, clock.clone(), shutdown.clone());
+    access::say(config);
     let jobs = crate::tasks::run(Arc::clone(&registry), intervals(config), audit.clone(), shutdown.clone());
     metadata.forget_other_webhooks().await?;
     let telling =
@@ -116,9 +117,8 @@ pub async fn serve_opened(
         AppOptions { audit, ..app_options(config, tls.clone()) },
     );
     let serving = serve(listener, router(state), server_options(config, tls, metrics), shutdown);
-    let (served, (), (), (), (), (), audited) =
+    let (served, (), (), (), (), (), ()) =
         tokio::join!(serving, jobs, scrubbing, sweeping, reloading, telling, auditing);
-    audited?;
     registry.queue_pulls().await;
     fault::point("stop: served");
     // Nothing may want the index any more when it is closed.

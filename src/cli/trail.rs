@@ -1,9 +1,9 @@
 //! The audit log's file: opened before anything is served, and again on SIGHUP, after somebody has moved it away.
 
 use anyhow::Context as _;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::reload::Hangups;
 use crate::clock::{Clock, written};
 use crate::config::{self, Config};
 use crate::metrics::Metrics;
@@ -22,11 +22,9 @@ pub(super) fn open(config: &Config, clock: &Clock, metrics: &Metrics) -> anyhow:
 }
 
 /// Has the file opened again on each SIGHUP, until `shutdown`.
-pub(super) async fn run(audit: Option<Audit>, clock: Clock, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let Some(audit) = audit else { return Ok(()) };
-    let mut hangups = signal(SignalKind::hangup()).context("listening for SIGHUP")?;
-    while shutdown.run_until_cancelled(hangups.recv()).await.flatten().is_some() {
+pub(super) async fn run(audit: Option<Audit>, mut hangups: Hangups, clock: Clock, shutdown: CancellationToken) {
+    let Some(audit) = audit else { return };
+    while shutdown.run_until_cancelled(hangups.0.recv()).await.flatten().is_some() {
         audit.reopen(written(clock.now_ms()));
     }
-    Ok(())
 }
