@@ -54,6 +54,7 @@ fn main() -> Result<()> {
     pages(&large, &mut table)?;
     manifests(&large, &small, &mut table)?;
     evictions(&large, &mut table)?;
+    garbage(&large, &mut table)?;
     table.print();
     Ok(())
 }
@@ -122,7 +123,7 @@ fn evictions(store: &Store, table: &mut Table) -> Result<()> {
     let server = Server::start(store, Some(store.cached_bytes - store.victim_bytes()))?;
     load.once(server.addr)?;
     let (addr, path, before, began) = (server.addr, store.cold_path(NEW), server.evicted()?, Instant::now());
-    let asking = std::thread::spawn(move || load::put(addr, &path, NEW));
+    let asking = std::thread::spawn(move || load::send(addr, "PUT", &path, NEW));
     // What is too much may go by itself before anybody asks for room: all of it counts from here on.
     let is_over = || began.elapsed() > EVICTED_WITHIN || server.evicted().is_ok_and(|evicted| evicted >= victims);
     let busy = load.run_until(server.addr, is_over)?;
@@ -144,6 +145,33 @@ fn evictions(store: &Store, table: &mut Table) -> Result<()> {
     );
     let (now, peak) = (server.memory("VmRSS")?, server.memory("VmHWM")?);
     row(table, "memory after all that", format!("{:.0} MiB, at most {:.0}", mib(now), mib(peak)), "≤ 150 MiB");
+    Ok(())
+}
+
+/// A sweep, after one in a hundred manifests was deleted.
+fn garbage(store: &Store, table: &mut Table) -> Result<()> {
+    let server = Server::start(store, None)?;
+    let load = Load { connections: 4, paths: store.manifest_paths() };
+    load.once(server.addr)?;
+    let calm = load.run(server.addr, MEASURED_FOR)?;
+    load::delete(server.addr, &store.garbage_paths())?;
+    let (addr, began) = (server.addr, Instant::now());
+    let sweeping = std::thread::spawn(move || {
+        let answer = load::send(addr, "POST", "/api/v1/gc?grace=0s", "");
+        (answer, began.elapsed())
+    });
+    let busy = load.run_until(server.addr, || sweeping.is_finished())?;
+    let (answer, took) = sweeping.join().map_err(|_| "the sweeping thread panicked")?;
+    let (status, swept) = answer?;
+    if status != 200 {
+        return Err(format!("nothing was swept: {status} {swept}").into());
+    }
+    let swept: serde_json::Value = serde_json::from_str(&swept)?;
+    let measured = format!("{} blobs in {:.2} s", swept["blobs"], took.as_secs_f64());
+    row(table, "garbage of one manifest in a hundred collected", measured, "≤ 10 s");
+    let (calm_ms, busy_ms) = (calm.percentile_ms(99.0), busy.percentile_ms(99.0));
+    let measured = format!("{busy_ms:.2} ms after {calm_ms:.2} ms, {:.1}×", busy_ms / calm_ms);
+    row(table, "warm manifests meanwhile, p99", measured, "");
     Ok(())
 }
 

@@ -1,5 +1,5 @@
 //! Minutes of everything at once over a store that is too small: pulls of more than it holds, clients that leave half-way, pushes,
-//! mounts, deletes, sessions opened and cancelled, while the disk is measured every 20 ms.
+//! mounts, deletes, sessions opened and cancelled, garbage collected, while the disk is measured every 20 ms.
 //!
 //! `cargo bench --bench soak -- [SECONDS [SEED]]`, ten minutes by default. `TMPDIR` says where the store lies, which is memory
 //! otherwise. Ends with 1 if the bound was passed, a byte was wrong, a push was lost, or anything was left over.
@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use support::client::Call;
 use support::consistency::findings;
 use support::disk::OnDisk;
 use support::drill::{Dice, Origin, Pulls, Pusher};
@@ -34,6 +35,9 @@ const PULLERS: usize = 4;
 const PUSHERS: usize = 3;
 /// Pushes are slow enough not to fill the store by themselves.
 const PUSH_EVERY: Duration = Duration::from_millis(700);
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
+/// Longer than a push takes here.
+const GRACE: Duration = Duration::from_secs(10);
 const SAMPLE_EVERY: Duration = Duration::from_millis(20);
 
 /// What the disk had, sampled.
@@ -74,8 +78,9 @@ async fn main() -> ExitCode {
     let pulling: Vec<_> = pulling.collect();
     let leaving = leave(&origin, process.address, Dice::new(dice.roll()), until);
     let pushing = pushers.iter_mut().map(|pusher| push(pusher, process.address, until));
-    let (pulled, left, _) =
-        tokio::join!(futures::future::join_all(pulling), leaving, futures::future::join_all(pushing));
+    let sweeping = sweep(process.address, until);
+    let (pulled, left, _, swept) =
+        tokio::join!(futures::future::join_all(pulling), leaving, futures::future::join_all(pushing), sweeping);
     ended.store(true, Ordering::Relaxed);
     let samples = sampling.join().expect("sampling does not panic");
 
@@ -85,6 +90,7 @@ async fn main() -> ExitCode {
     }
     let (mut lost, mut errors, mut acknowledged) = (Vec::new(), BTreeMap::<String, usize>::new(), 0);
     for pusher in &mut pushers {
+        pusher.forget_unnamed();
         lost.extend(pusher.check(process.address).await);
         pulls.refused.append(&mut pusher.refused);
         acknowledged += pusher.acknowledged;
@@ -100,6 +106,7 @@ async fn main() -> ExitCode {
     let ratio = samples.max_bytes as f64 / BOUND_BYTES as f64;
     println!("{} samples, max {} of {BOUND_BYTES} bytes: max/bound {ratio:.4}", samples.taken, samples.max_bytes);
     println!("complete pulls {}, clients that left {left}, acknowledged changes {acknowledged}", pulls.complete);
+    println!("blobs collected as garbage {swept}");
     println!("errors by status {errors:?}");
     println!("wrong bytes {}, lost pushes {}, left over {}", pulls.wrong_bytes.len(), lost.len(), leaked.len());
     for what in pulls.wrong_bytes.iter().chain(&lost).chain(&leaked) {
@@ -135,6 +142,18 @@ async fn push(pusher: &mut Pusher, address: SocketAddr, until: Instant) {
         pusher.work(address, "team/p0", &[], 1, &steps).await;
         tokio::time::sleep(PUSH_EVERY).await;
     }
+}
+
+/// Collects garbage again and again; a blob that no manifest names is some after the grace period. Returns how many went.
+async fn sweep(address: SocketAddr, until: Instant) -> u64 {
+    let path = format!("/api/v1/gc?grace={}s", GRACE.as_secs());
+    let mut swept = 0;
+    while Instant::now() < until {
+        tokio::time::sleep(SWEEP_EVERY).await;
+        let answer = Call::new("POST", &path).send(address).await;
+        swept += answer.json()["blobs"].as_u64().expect("a sweep says what it took");
+    }
+    swept
 }
 
 /// Blocks of everything below the store, folders included, until the end.

@@ -25,10 +25,21 @@ pub fn get(server: SocketAddr, path: &str) -> Result<(u16, String)> {
     connection.get(path)
 }
 
-/// One PUT on a connection of its own: status and body.
-pub fn put(server: SocketAddr, path: &str, body: &str) -> Result<(u16, String)> {
+/// One request that changes something, on a connection of its own: status and body.
+pub fn send(server: SocketAddr, method: &str, path: &str, body: &str) -> Result<(u16, String)> {
+    Connection::open(server)?.send(method, path, body)
+}
+
+/// Deletes one after the other.
+pub fn delete(server: SocketAddr, paths: &[String]) -> Result<()> {
     let mut connection = Connection::open(server)?;
-    connection.send("PUT", path, body)
+    for path in paths {
+        match connection.send("DELETE", path, "")? {
+            (202, _) => {}
+            (status, body) => return Err(format!("{path}: {status} {body}").into()),
+        }
+    }
+    Ok(())
 }
 
 impl Load {

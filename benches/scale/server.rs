@@ -31,6 +31,7 @@ impl Server {
     /// Serves the store below this directory, making it if there is none.
     pub fn start_at(dir: &Path, cache_max_bytes: Option<u64>) -> Result<Self> {
         fs::create_dir_all(dir)?;
+        // Most blobs have no bytes, which a scrub would find out.
         // An upstream that refuses at once, without a packet leaving the machine: port 1 of loopback.
         let addr = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let config = dir.join("config.yaml");
@@ -38,7 +39,7 @@ impl Server {
         fs::write(
             &config,
             format!(
-                "http: {{listen: \"{addr}\"}}\nstorage: {{path: {}, min_free: 0, max_size: 9TiB}}\n\
+                "http: {{listen: \"{addr}\"}}\nstorage: {{path: {}, min_free: 0, max_size: 9TiB, scrub_rate_max: 0}}\n\
                  cache: {{max_size: {cache_max}, revalidate_after: 7d}}\nlog: {{format: json}}\n\
                  upstreams: {{docker.io: {{url: \"http://127.0.0.1:1\", default: true, retries: 0}}}}\n",
                 dir.join("store").display()

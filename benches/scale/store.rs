@@ -35,6 +35,8 @@ pub struct Shape {
     tags: usize,
     /// Blobs that have files and go first.
     victims: usize,
+    /// Pushed manifests that are to be deleted, whose blobs have files.
+    garbage: usize,
 }
 
 impl Shape {
@@ -42,12 +44,18 @@ impl Shape {
     #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "sizes")]
     pub fn of(factor: f64) -> Self {
         let times = |n: usize| ((n as f64 * factor) as usize).max(20);
-        Self { repositories: times(10_000), manifests: times(100_000), tags: times(200_000), victims: times(20_000) }
+        Self {
+            repositories: times(10_000),
+            manifests: times(100_000),
+            tags: times(200_000),
+            victims: times(20_000),
+            garbage: times(1_000),
+        }
     }
 
     /// What is asked for, and nothing else.
     pub fn small() -> Self {
-        Self { repositories: 2, manifests: ASKED_MAX, tags: ASKED_MAX, victims: 0 }
+        Self { repositories: 2, manifests: ASKED_MAX, tags: ASKED_MAX, victims: 0, garbage: 0 }
     }
 
     fn blobs(&self) -> usize {
@@ -100,8 +108,17 @@ impl Store {
     /// Manifests by tag, of an upstream's repositories and of pushed ones.
     pub fn manifest_paths(&self) -> Vec<String> {
         let step = (self.shape.manifests / ASKED_MAX).max(1);
-        let asked = (0..self.shape.manifests).step_by(step).take(ASKED_MAX);
+        let asked =
+            (0..self.shape.manifests).step_by(step).filter(|number| !self.shape.is_garbage(*number)).take(ASKED_MAX);
         asked.map(|number| format!("/v2/{}/manifests/m{number}", self.shape.repository(number))).collect()
+    }
+
+    /// The manifests that are to be deleted.
+    pub fn garbage_paths(&self) -> Vec<String> {
+        let all = (0..self.shape.manifests).filter(|number| self.shape.is_garbage(*number));
+        let path =
+            |made: Made| format!("/v2/{}/manifests/{}", made.repository, Digest::of(Algorithm::Sha256, &made.bytes));
+        all.map(|number| path(self.shape.make(number))).collect()
     }
 
     /// Pages of the tags of the repository that has most.
@@ -127,6 +144,11 @@ impl Shape {
         } else {
             format!("team{}/app{number:05}", number % 100)
         }
+    }
+
+    /// Those that were pushed last. Every second one was pushed.
+    fn is_garbage(&self, manifest: usize) -> bool {
+        !manifest.is_multiple_of(2) && manifest + 2 * self.garbage >= self.manifests
     }
 
     fn most_tagged(&self) -> String {
@@ -208,7 +230,8 @@ async fn put(index: &Metadata, root: &Path, shape: &Shape, number: usize) -> Res
         index.put_manifest(new).await?;
     }
     // Every second manifest is an upstream's, so that twice as many have to be gone through for as many victims.
-    let has_files = !provenance.is_pushed() && number * BLOBS_PER_MANIFEST / 2 <= shape.victims + BLOBS_PER_MANIFEST;
+    let is_victim = !provenance.is_pushed() && number * BLOBS_PER_MANIFEST / 2 <= shape.victims + BLOBS_PER_MANIFEST;
+    let has_files = is_victim || shape.is_garbage(number);
     for blob in blobs {
         if has_files {
             fs::write(blob_file(root, &blob.hex()), b"x")?;

@@ -18,6 +18,7 @@ use super::error::Error;
 use super::fills::Depot;
 use super::memory::Memory;
 use super::room::Batch;
+use crate::fault;
 use crate::metadata::{After, BlobReview, BlobState, Decision, ManifestReview, Moment, ReviewedBlob};
 use crate::oci::{Digest, RepositoryName};
 
@@ -180,6 +181,7 @@ impl Sweeper {
                 swept.reviewed += 1;
                 if done.decision == Decision::Delete {
                     let ManifestReview { repository, digest, .. } = &done.review;
+                    fault::point("sweep: manifest gone");
                     self.memory.forget_manifest(repository, digest);
                     info!(%repository, %digest, "swept a manifest that nothing holds any more");
                     swept.manifests += 1;

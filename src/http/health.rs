@@ -73,6 +73,10 @@ async fn look(depot: &Depot) -> Look {
     };
     match (index, disk) {
         (Ok(()), Ok(())) => Look::Ready,
+        (Err(error), _) if error.is_damage() => Look::Not(format!(
+            "the index is damaged: stop the server and run `entrepot scrub --repair` ({})",
+            Chain(&error)
+        )),
         (Err(error), _) if !error.is_no_space() => Look::Not(Chain(&error).to_string()),
         (_, Err(error)) if !error.is_no_space() => Look::Not(Chain(&error).to_string()),
         _ => Look::Full,

@@ -219,6 +219,54 @@ async fn a_killed_fill_goes_on_near_where_it_was() {
     process.kill();
 }
 
+#[tokio::test]
+async fn a_kill_as_a_fill_is_left_to_be_continued_leaves_what_came() {
+    let (folder, fake) = (folder(), FakeUpstream::start().await);
+    let bytes = content(4 << 20, 7);
+    let digest = fake.push_blob("team/app", bytes.clone());
+    let upstreams = format!("hub.example: {{url: \"{}\", default: true, prefetch: off}}", fake.base_url());
+    let config = format!("upstreams: {{{upstreams}}}\nstorage: {{min_free: 0}}\nhttp: {{shutdown_grace: 0s}}\n");
+    std::fs::write(folder.path().join("config.yaml"), config).expect("it can be written to");
+    fake.fault(On::blob(&digest), Fault::StandAt(Gate::closed(), 2 << 20));
+    let process = Process::serve(folder.path(), &["--crash-at=fill: left to be continued@1"]).await;
+    let path = format!("/v2/team/app/blobs/{digest}");
+    let mut reading = Call::get(&path).open(process.address).await;
+    assert!(reading.read(1 << 20).await == bytes[..1 << 20]);
+    process.terminate();
+    assert_eq!(process.ended().await.0, None, "it came to the point");
+    fake.heal();
+
+    let process = Process::serve(folder.path(), &[]).await;
+    let before = fake.requests().len();
+    let answer = get(&process, &path).await;
+    assert!(answer.looks_complete() && answer.body == bytes);
+    assert!(fake.requests().0[before].header("range").is_some(), "it began anew");
+    process.kill();
+}
+
+#[tokio::test]
+async fn a_kill_after_a_write_ahead_of_the_front_leaves_no_gap() {
+    let (folder, fake) = (folder(), FakeUpstream::start().await);
+    let bytes = content(8 << 20, 8);
+    let digest = fake.push_blob("team/app", bytes.clone());
+    let upstream = format!("{{url: \"{}\", default: true, piece_size: 1MiB, prefetch: off}}", fake.base_url());
+    let config = format!("upstreams: {{hub.example: {upstream}}}\nstorage: {{min_free: 0}}\n");
+    std::fs::write(folder.path().join("config.yaml"), config).expect("it can be written to");
+    // The first piece stands still, so that the others are ahead of it.
+    let gate = Gate::closed();
+    fake.fault(On::blob(&digest).times(1), Fault::StandAt(gate, 512 << 10));
+    let process = Process::serve(folder.path(), &["--crash-at=fill: written ahead@3"]).await;
+    let path = format!("/v2/team/app/blobs/{digest}");
+    let cut = get(&process, &path).await;
+    assert!(!cut.looks_complete(), "the last piece was given away without its proof");
+    assert_eq!(process.ended().await.0, None, "it came to the point");
+    fake.heal();
+    let process = Process::serve(folder.path(), &[]).await;
+    let answer = get(&process, &path).await;
+    assert!(answer.looks_complete() && answer.body == bytes);
+    process.kill();
+}
+
 /// Bytes below one folder.
 fn stored(folder: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt as _;

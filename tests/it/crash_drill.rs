@@ -8,6 +8,11 @@ use crate::support::drill::{Dice, Drill, Kill};
 /// What the clients do and where the process dies follows from it; who comes first at which moment does not.
 const SEED: u64 = 20;
 const ROUNDS: usize = 50;
+/// Rounds that a point is given.
+const ATTEMPTS: usize = 10;
+/// No client of the drill leaves a fill alone, and only luck has a piece written before the one that it follows: tests of
+/// `crash` come to these.
+const ELSEWHERE: [&str; 2] = ["fill: left to be continued", "fill: written ahead"];
 
 fn assert_sound(drill: &Drill, seed: u64, kill: Kill) {
     assert!(drill.tally.is_sound(), "seed {seed}, after {kill:?}: {:#?}", drill.tally);
@@ -17,7 +22,7 @@ fn assert_sound(drill: &Drill, seed: u64, kill: Kill) {
 async fn a_crash_at_any_named_point_loses_nothing_that_was_acknowledged() {
     let (mut dice, mut drill) = (Dice::new(SEED), Drill::new(SEED).await);
     let mut survived: Vec<&str> = Vec::new();
-    for point in CRASH_POINTS {
+    for point in CRASH_POINTS.iter().filter(|point| !ELSEWHERE.contains(point)) {
         if point.starts_with("start: ") {
             // Of a store that is made by this very start.
             let mut fresh = Drill::new(SEED).await;
@@ -26,14 +31,22 @@ async fn a_crash_at_any_named_point_loses_nothing_that_was_acknowledged() {
             survived.extend((fresh.tally.survived > 0).then_some(*point));
             continue;
         }
-        let (before, nth) = (drill.tally.survived, if point.starts_with("stop: ") { 1 } else { 1 + dice.below(2) });
-        drill.round(Kill::At(point, nth)).await;
-        assert_sound(&drill, SEED, Kill::At(point, nth));
-        survived.extend((drill.tally.survived > before).then_some(*point));
+        let mut is_survived = true;
+        // Which of the rarer points a round comes to depends on who comes first.
+        for attempt in 0..ATTEMPTS {
+            let nth = if attempt > 0 || point.starts_with("stop: ") { 1 } else { 1 + dice.below(2) };
+            let before = drill.tally.survived;
+            drill.round(Kill::At(point, nth)).await;
+            assert_sound(&drill, SEED, Kill::At(point, nth));
+            is_survived = drill.tally.survived > before;
+            if !is_survived {
+                break;
+            }
+        }
+        survived.extend(is_survived.then_some(*point));
     }
-    println!("seed {SEED}: {:#?}, not come to: {survived:?}", drill.tally);
-    // Which of the rarer points a round comes to depends on who comes first.
-    assert!(survived.len() <= CRASH_POINTS.len() / 4, "the load does not come to {survived:?}");
+    println!("seed {SEED}: {:#?}", drill.tally);
+    assert!(survived.is_empty(), "the load does not come to {survived:?}");
 }
 
 #[tokio::test]

@@ -1,17 +1,21 @@
 //! The index lost, damaged, or put back from a backup: what was pushed has its names again, what was cached is not fetched twice.
 
 use std::fs;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::json;
 
 use crate::support::client::Call;
 use crate::support::content;
 use crate::support::harm::{Harm, file_of, harm};
-use crate::support::process::{Ended, run_now};
-use crate::support::push::{IMAGE, INDEX, digest_of, index, push_image};
-use crate::support::registry::{TestRegistry, blob_path, manifest_path};
+use crate::support::process::{Ended, Process, run_now};
+use crate::support::push::{IMAGE, INDEX, digest_of, image, index, push_image};
+use crate::support::registry::{TestRegistry, blob_path, folder, manifest_path};
 use crate::support::upstream::FakeUpstream;
+
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A command over a registry's store, which nobody serves meanwhile.
 fn entrepot(store: &Path, arguments: &[&str]) -> Ended {
@@ -221,4 +225,52 @@ async fn a_store_that_is_served_is_not_repaired() {
     let ended = tokio::task::spawn_blocking(move || entrepot(&store, &["scrub", "--repair"])).await.unwrap();
     assert!(ended.code == Some(1) && ended.stderr.contains("in use by another process"), "{ended:?}");
     registry.finish().await;
+}
+
+/// Everything behind the beginning of each file of the index becomes nonsense, as a disk that dies leaves it.
+fn spoil_index(store: &Path) {
+    for (name, from) in [("index.sqlite", 4096), ("index.sqlite-wal", 32)] {
+        let file = fs::File::options().write(true).open(store.join(name)).unwrap();
+        let len = usize::try_from(file.metadata().unwrap().len()).unwrap();
+        file.write_all_at(&vec![0xA5; len.saturating_sub(from)], from as u64).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_index_that_is_damaged_while_it_serves_is_never_taken_for_an_empty_one() {
+    let folder = folder();
+    let store = folder.path().join("data");
+    let process = Process::serve(folder.path(), &[]).await;
+    let put = |path: &str, body: &[u8]| Call::new("PUT", path).header("content-type", IMAGE).body(body.to_vec());
+    let config = b"{}";
+    let manifest = image(config, &[]).to_string();
+    let upload = format!("/v2/our/app/blobs/uploads/?digest={}", digest_of(config));
+    assert_eq!(process.send(Call::new("POST", &upload).body(config.to_vec())).await.status(), 201);
+    assert_eq!(process.send(put(&manifest_path("our/app", "1"), manifest.as_bytes())).await.status(), 201);
+
+    spoil_index(&store);
+    for path in ["/v2/our/app/tags/list", "/v2/_catalog", "/v2/our/app/manifests/2"] {
+        let answer = process.send(Call::get(path)).await;
+        assert_eq!((answer.status(), answer.code().as_str()), (500, "UNKNOWN"), "{path}");
+    }
+    assert_eq!(process.send(put(&manifest_path("our/app", "2"), manifest.as_bytes())).await.status(), 500);
+    let told = async {
+        loop {
+            let ready = process.send(Call::get("/readyz")).await;
+            if ready.status() == 503 {
+                break ready.json()["problem"].as_str().unwrap().to_owned();
+            }
+        }
+    };
+    let told = tokio::time::timeout(PATIENCE, told).await.expect("it says that it is not ready");
+    assert!(told.contains("entrepot scrub --repair"), "{told}");
+    process.terminate();
+    process.ended().await;
+
+    let repaired = run_now(folder.path(), &["scrub", "--repair"]);
+    assert_eq!(repaired.code, Some(0), "{repaired:?}");
+    let process = Process::serve(folder.path(), &[]).await;
+    let answer = process.send(Call::get(&manifest_path("our/app", "1"))).await;
+    assert_eq!((answer.status(), &answer.body[..]), (200, manifest.as_bytes()));
+    process.kill();
 }

@@ -17,6 +17,7 @@ use super::naming::Naming;
 use crate::cache::Error;
 use crate::cache::flights::to_the_end;
 use crate::cache::space::{Class, Holding};
+use crate::fault;
 use crate::metadata::{BlobReview, BlobRow, Decision, Moment, ReviewedBlob};
 use crate::report::Chain;
 
@@ -91,12 +92,14 @@ impl Room {
         let (mut ended, mut removed) = (Vec::new(), Vec::new());
         for condemned in reviewed.iter().filter(|reviewed| reviewed.is_condemned()) {
             let row = &condemned.review.row;
+            fault::point("sweep: marked");
             if self.ledger().is_pinned(&row.digest) {
                 self.spare(row).await?;
                 continue;
             }
             match self.blobs.remove(row.digest).await {
                 Ok(()) => {
+                    fault::point("sweep: bytes gone");
                     debug!(digest = %row.digest, stored_bytes = row.stored_bytes, pushed = row.pushed, "swept");
                     ended.push(condemned.review.id);
                     removed.push(row.clone());
@@ -114,6 +117,9 @@ impl Room {
                 self.leave_deleting(row);
             }
             return Err(error.into());
+        }
+        if !removed.is_empty() {
+            fault::point("sweep: row gone");
         }
         let mut ledger = self.ledger();
         removed.iter().filter_map(Holding::of).for_each(|held| ledger.swept(held));

@@ -6,6 +6,7 @@ mod puller;
 mod pusher;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ pub use dice::Dice;
 pub use puller::{Origin, Pulls};
 pub use pusher::Pusher;
 
+use super::client::Call;
 use super::consistency::findings;
 use super::disk::{OnDisk, Told};
 use super::process::Process;
@@ -148,11 +150,16 @@ impl Drill {
                 let (from, blobs) = offered[(n + 1) % offered.len()].clone();
                 async move { pusher.work(address, &from, &blobs, STEPS, steps).await }
             });
+            // Without a grace period a sweep takes what a push is about to name, so that one comes before the pushes.
+            let pushing = async {
+                sweep(address, steps).await;
+                futures::future::join_all(pushing).await
+            };
             let pulling =
                 (0..PULLERS).map(|_| self.origin.pull_some(address, Dice::new(self.dice.roll()), STEPS, steps));
             let pulling: Vec<_> = pulling.collect();
             let working = async {
-                let (_, pulled) = tokio::join!(futures::future::join_all(pushing), futures::future::join_all(pulling));
+                let (_, pulled) = tokio::join!(pushing, futures::future::join_all(pulling));
                 for pulled in pulled {
                     pulls.add(pulled);
                 }
@@ -182,7 +189,7 @@ impl Drill {
 
     async fn check(&mut self, process: &Process, left: &OnDisk) {
         let now = OnDisk::of(&self.store());
-        let metrics = process.send(super::client::Call::get("/metrics")).await;
+        let metrics = process.send(Call::get("/metrics")).await;
         self.tally.drift.extend(now.drift(Told::by_metrics(&String::from_utf8_lossy(&metrics.body))));
         let (continued, wrong) = self.origin.continue_fills(process.address, left, &now).await;
         self.tally.continued += continued;
@@ -190,5 +197,13 @@ impl Drill {
         for pusher in &mut self.pushers {
             self.tally.lost.extend(pusher.check(process.address).await);
         }
+    }
+}
+
+/// Collects the garbage that deletes have left. Nobody answers where the server was killed meanwhile.
+async fn sweep(address: SocketAddr, steps: &watch::Sender<usize>) {
+    steps.send_modify(|steps| *steps += 1);
+    if let Ok(answer) = Call::new("POST", "/api/v1/gc?grace=0s").try_send(address).await {
+        assert_eq!(answer.status(), 200, "{:?}", answer.body);
     }
 }
