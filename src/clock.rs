@@ -2,7 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
+
+/// A time by RFC 3339 in UTC, from Unix milliseconds.
+pub fn written(unix_ms: i64) -> String {
+    let since_epoch = Duration::from_millis(u64::try_from(unix_ms).unwrap_or(0));
+    humantime::format_rfc3339_millis(UNIX_EPOCH + since_epoch).to_string()
+}
 
 /// Where "now" comes from. Times are Unix milliseconds: what the index stores and what tags are compared by.
 #[derive(Clone, Debug)]

@@ -15,6 +15,7 @@ pub mod registry;
 pub mod storage;
 pub mod tasks;
 pub mod upstream;
+pub mod webhooks;
 
 pub mod cli;
 pub mod config;

@@ -190,6 +190,35 @@ impl Metrics {
         self.gauge("entrepot_lost_blobs", vec![], blobs);
     }
 
+    /// How the queue of a webhook is: events that wait, and those that it had no room for.
+    pub fn webhook_queue(&self, webhook: &str, waiting: u64, overflowed: u64) {
+        self.gauge("entrepot_webhook_waiting", vec![("webhook", webhook.into())], waiting);
+        let labels = vec![("webhook", webhook.into()), ("result", "overflowed".into())];
+        self.recorder.register_counter(&key("entrepot_webhook_events_total", labels), &METADATA).absolute(overflowed);
+    }
+
+    /// Events left the queue of a webhook: `delivered`, `refused` or `expired`.
+    pub fn webhook_events(&self, webhook: &str, result: &'static str, events: u64) {
+        let labels = vec![("webhook", webhook.into()), ("result", result.into())];
+        self.count("entrepot_webhook_events_total", labels, events);
+    }
+
+    /// Events that may wait for a webhook.
+    pub fn webhook_limit(&self, webhook: &str, queue_max: u64) {
+        let labels = vec![("limit", "webhooks.queue_max".into()), ("webhook", webhook.into())];
+        self.gauge("entrepot_limit", labels, queue_max);
+    }
+
+    /// A webhook could not be told and will be tried again.
+    pub fn webhook_failed(&self, webhook: &str) {
+        self.count("entrepot_webhook_failures_total", vec![("webhook", webhook.into())], 1);
+    }
+
+    /// Events that the audit log lacks, since the start.
+    pub fn audit_lost(&self, events: u64) {
+        self.recorder.register_counter(&key("entrepot_audit_events_lost_total", vec![]), &METADATA).absolute(events);
+    }
+
     /// Bytes on disk by what they are for (`cached`, `pushed`, `filling`, …) and the limits over them.
     pub fn space(&self, kind: &'static str, bytes: u64) {
         self.gauge("entrepot_store_bytes", vec![("kind", kind.into())], bytes);
@@ -336,6 +365,13 @@ fn describe() {
     metrics::describe_counter!("entrepot_evicted_bytes_total", "Bytes removed to make room.");
     metrics::describe_counter!("entrepot_evicted_blobs_total", "Blobs removed to make room.");
     metrics::describe_counter!("entrepot_log_lines_dropped_total", "Log lines dropped: the log's reader was too slow.");
+    metrics::describe_counter!(
+        "entrepot_audit_events_lost_total",
+        "Events that could not be written to the audit log."
+    );
+    metrics::describe_counter!("entrepot_webhook_events_total", "Events that left a webhook's queue, by result.");
+    metrics::describe_counter!("entrepot_webhook_failures_total", "Attempts to tell a webhook that failed.");
+    metrics::describe_gauge!("entrepot_webhook_waiting", "Events that wait to be told to a webhook.");
     metrics::describe_counter!("entrepot_scrubbed_blobs_total", "Blobs compared with their digests by the scrub.");
     metrics::describe_counter!("entrepot_scrubbed_bytes_total", "Bytes compared with their digests by the scrub.");
     metrics::describe_gauge!("entrepot_lost_blobs", "Pushed blobs whose bytes are lost until they are pushed again.");

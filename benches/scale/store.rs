@@ -215,6 +215,7 @@ async fn put(index: &Metadata, root: &Path, shape: &Shape, number: usize) -> Res
     let parsed = Manifest::parse(&bytes, Some(IMAGE))?;
     for first in (0..tags.len()).step_by(1000) {
         let new = NewManifest {
+            notices: &[],
             repo: &repository,
             digest,
             media_type: IMAGE,

@@ -5,6 +5,8 @@
 //! the one who asks decides. A repository that some rule is about is closed to all whom its rules do not name; the
 //! defaults hold for the others.
 
+use std::fmt;
+
 use globset::{GlobMatcher, GlobSet};
 
 use super::identity::Identity;
@@ -171,6 +173,19 @@ pub enum Source {
     Grant,
     /// No rule is about the repository.
     Default,
+}
+
+/// As the audit log tells it.
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rule(index) => write!(f, "auth.rules[{index}]"),
+            Self::Closed => f.write_str("closed"),
+            Self::Upstream => f.write_str("visibility"),
+            Self::Grant => f.write_str("grant"),
+            Self::Default => f.write_str("default"),
+        }
+    }
 }
 
 /// What somebody may do in a repository, and why.

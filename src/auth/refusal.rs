@@ -41,6 +41,19 @@ pub enum Refusal {
     Unreadable,
 }
 
+impl Refusal {
+    /// The word of the audit log.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::WrongPassword => "password",
+            Self::Throttled { .. } => "throttle",
+            Self::Token | Self::Foreign { .. } => "token",
+            Self::IssuerSilent { .. } => "issuer",
+            Self::Unreadable => "authorization",
+        }
+    }
+}
+
 /// What went wrong inside.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

@@ -97,6 +97,7 @@ async fn learn_manifest(
         return Ok(());
     };
     let new = NewManifest {
+        notices: &[],
         repo: repository,
         digest: *digest,
         media_type,

@@ -244,6 +244,7 @@ impl Manifests {
             fault::point("manifest: stored");
             let change = metadata
                 .put_manifest(NewManifest {
+                    notices: &[],
                     repo: &source.canonical,
                     digest,
                     media_type: manifest.kind.media_type(),

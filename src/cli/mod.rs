@@ -25,9 +25,11 @@ pub mod setup;
 mod sizes;
 mod steer;
 mod table;
+mod trail;
 mod unserved;
 mod upstreams;
 pub mod warm;
+mod webhooks;
 pub mod why;
 
 use std::process::ExitCode;

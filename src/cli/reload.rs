@@ -46,7 +46,7 @@ type Stamp = Option<(i64, i64, u64, u64)>;
 
 /// SIGHUP, which would end the process if nobody listened.
 #[derive(Debug)]
-pub struct Hangups(Signal);
+pub struct Hangups(pub(super) Signal);
 
 impl Hangups {
     /// From now on.

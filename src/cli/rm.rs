@@ -59,12 +59,12 @@ async fn remove(config: &Config, arguments: &Arguments) -> anyhow::Result<Remove
     }
     change_at_rest(config, async |registry| {
         if let Some(name) = &arguments.repository {
-            let (name, removed) = registry.remove_repository(name).await?;
+            let (name, removed) = registry.remove_repository(name, None).await?;
             return Ok(Removed { removed: name.to_string(), manifests: Some(removed.manifests) });
         }
         let Some(written_as) = &arguments.reference else { anyhow::bail!("nothing was named") };
         let reference = written_as.reference();
-        let kept = registry.remove(&written_as.name, &reference).await?;
+        let kept = registry.remove(&written_as.name, &reference, None).await?;
         Ok(Removed { removed: written(&kept, &reference), manifests: None })
     })
     .await

@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::{access, reconfigure, reload, upstreams};
+use super::{access, reconfigure, reload, trail, upstreams, webhooks};
 use crate::auth::Authority;
 use crate::blobs::{Blobs, FRESH_BYTES_OF_ALL_MAX};
 use crate::cache::quotas::{Quota, Quotas};
@@ -27,7 +27,7 @@ use crate::clock::Clock;
 use crate::config::{self, Config, LoadedConfig, LogFormat, OnUpstream404, ProxyProtocol, ServeFlags};
 use crate::fault;
 use crate::http::server::{ServerOptions, listen, serve};
-use crate::http::{AppOptions, AppState, Tls, admin, router};
+use crate::http::{AppOptions, AppState, OwnNames, Tls, admin, router};
 use crate::metadata::{self, Metadata, PinPattern};
 use crate::metrics::Metrics;
 use crate::oci::Host;
@@ -37,6 +37,7 @@ use crate::storage::Store;
 use crate::tasks::Intervals;
 use crate::telemetry;
 use crate::upstream::Upstream;
+use crate::webhooks::Webhooks;
 
 /// Threads for file IO and digests: fills, uploads and cold reads each hold one for a moment, and none of them waits for
 /// another. Each that ran keeps memory of its own, so there are not more than disks and processors can use.
@@ -95,17 +96,30 @@ pub async fn serve_opened(
     let clock = registry.depot().clock.clone();
     report_limits(config, &metrics);
     let tls = reload::Watched::open(config, &metrics)?;
-    let hangups = reload::Hangups::listen()?;
+    let (audit, _audited) = trail::open(config, &clock, &metrics)?.unzip();
+    // Whoever reads that it serves may send a signal.
+    let (hangups, for_audit) = (reload::Hangups::listen()?, reload::Hangups::listen()?);
     say_ready(config, address);
+    let auditing = trail::run(audit.clone(), for_audit, clock.clone(), shutdown.clone());
     access::say(config);
-    let jobs = crate::tasks::run(Arc::clone(&registry), intervals(config), shutdown.clone());
+    let jobs = crate::tasks::run(Arc::clone(&registry), intervals(config), audit.clone(), shutdown.clone());
+    metadata.forget_other_webhooks().await?;
+    let telling =
+        Webhooks::new(webhooks::options(config, &metrics)?, &metadata, &clock, &metrics)?.run(shutdown.clone());
     let scrubbing = crate::tasks::scrub::run(Arc::clone(&registry), shutdown.clone());
     let sweeping = crate::tasks::sweep::run(Arc::clone(&registry), shutdown.clone());
     let reloading = reload::run(tls.clone(), hangups, clock, shutdown.clone());
     let tls = tls.map(|watched| watched.tls);
-    let state = AppState::new(Arc::clone(&registry), authority, metrics.clone(), app_options(config, tls.clone()));
+    let state = AppState::new(
+        Arc::clone(&registry),
+        authority,
+        metrics.clone(),
+        AppOptions { audit, ..app_options(config, tls.clone()) },
+    );
     let serving = serve(listener, router(state), server_options(config, tls, metrics), shutdown);
-    let (served, (), (), (), ()) = tokio::join!(serving, jobs, scrubbing, sweeping, reloading);
+    let (served, (), (), (), (), (), ()) =
+        tokio::join!(serving, jobs, scrubbing, sweeping, reloading, telling, auditing);
+    registry.queue_pulls().await;
     fault::point("stop: served");
     // Nothing may want the index any more when it is closed.
     registry.fills().stop().await;
@@ -145,6 +159,7 @@ pub async fn open(config: &Config, clock: Clock) -> anyhow::Result<Opened> {
         }
     }
     metadata.pin_by_patterns(pin_patterns(config)?, &config.pin).await?;
+    webhooks::subscribe(config, &metadata).await?;
     let file_system = store.file_system()?;
     let limits = limits(config, file_system.total_bytes);
     let room = Room::open(
@@ -327,10 +342,20 @@ pub(super) fn app_options(config: &Config, tls: Option<Arc<Tls>>) -> AppOptions 
         cors_origins: config.http.cors_origins.clone(),
         read_timeout: config.http.read_timeout,
         admin: admin::Door::new(config.http.admin_from.iter().map(|network| network.0).collect()),
+        names: own_names(config),
         tls,
+        audit: None,
         requests_per_second_max: config.http.requests_per_second_max,
         requests_burst_max: config.http.requests_burst_max,
     }
+}
+
+/// All names that the configuration has for this server.
+fn own_names(config: &Config) -> OwnNames {
+    let hosts = config.upstreams.iter().flat_map(|upstream| upstream.hosts.iter().cloned());
+    let realm =
+        config.auth.as_ref().and_then(|auth| url::Url::parse(auth.realm.as_ref()?).ok()?.host_str().map(str::to_owned));
+    OwnNames::new(config.http.names.iter().cloned().chain(hosts).chain(realm))
 }
 
 fn server_options(config: &Config, tls: Option<Arc<Tls>>, metrics: Metrics) -> ServerOptions {

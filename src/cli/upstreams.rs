@@ -25,11 +25,7 @@ pub fn options(
         send_ns: configured.send_ns,
         realms: configured.realms.clone(),
         tls: tls(&configured.tls),
-        route: match &configured.route {
-            config::Route::System => Route::System,
-            config::Route::Direct => Route::Direct,
-            config::Route::Through(url) => Route::Through(url.clone()),
-        },
+        route: route(&configured.route),
         connections_max: configured.connections_max,
         connect_timeout: configured.connect_timeout,
         first_byte_timeout: configured.first_byte_timeout,
@@ -60,7 +56,17 @@ fn account(credentials: &config::Credentials) -> Account {
     }
 }
 
-fn tls(configured: &config::Tls) -> Tls {
+/// The way there.
+pub fn route(configured: &config::Route) -> Route {
+    match configured {
+        config::Route::System => Route::System,
+        config::Route::Direct => Route::Direct,
+        config::Route::Through(url) => Route::Through(url.clone()),
+    }
+}
+
+/// Whom to believe, and who we are.
+pub fn tls(configured: &config::Tls) -> Tls {
     use secrecy::ExposeSecret as _;
     let text = |pem: &config::Pem| pem.text.expose_secret().to_owned();
     let identity = configured.certificate.as_ref().zip(configured.key.as_ref());

@@ -200,6 +200,26 @@ pub enum Fault {
         /// The origin.
         origin: String,
     },
+    /// A webhook's name is a label in metrics and logs.
+    #[error("`{name}` is no name for a webhook; write lower-case letters, digits and hyphens")]
+    WebhookName {
+        /// The name.
+        name: String,
+    },
+    /// A receiver's URL with user and password.
+    #[error(
+        "credentials do not belong in the URL; write them as a header, {{Authorization: Basic …}}, under `headers`"
+    )]
+    WebhookCredentials,
+    /// A webhook has one secret.
+    #[error("there is a `secret` as well; write one of the two")]
+    TwoSecrets,
+    /// A header that cannot be sent, or that is sent anyway.
+    #[error("`{name}` cannot be set as a header of these requests, or not to this value")]
+    Header {
+        /// Its name.
+        name: String,
+    },
     /// The cache may not be larger than all that is stored.
     #[error("{cache} is more than storage.max_size ({storage}), which bounds everything")]
     CacheBeyondStorage {

@@ -29,6 +29,7 @@ mod tree;
 pub mod units;
 mod upstream;
 mod validate;
+mod webhooks;
 mod yaml;
 
 #[cfg(test)]
@@ -44,13 +45,14 @@ pub use self::{
     load::{LoadedConfig, load},
     network::Network,
     oidc::{Oidc, OidcFault, Patterns},
-    sections::{Cache, Gc, Http, Log, LogFormat, ProxyProtocol, Push, Sparse, Storage},
+    sections::{Audit, Cache, Gc, Http, Log, LogFormat, ProxyProtocol, Push, Sparse, Storage},
     server_tls::{ClientCertificates, ServerTls, TlsVersion},
     source::{Credentials, Identity, Password, Patience, Pem, Route, Source, Tls},
     token_server::{TokenServer, TokenServerFault},
     tree::{KeyPath, Origin, Step},
     units::Limit,
     upstream::{OnUpstream404, Prefetch, TagRule, Upstream, Visibility},
+    webhooks::{HeaderValue, Secret, Webhook, WebhookEvent, WebhookUrl},
 };
 
 /// Everything an operator can decide, with every default filled in.
@@ -83,6 +85,12 @@ pub struct Config {
     pub auth: Option<Auth>,
     /// What is logged.
     pub log: Log,
+    /// Who did what.
+    #[serde(skip_serializing_if = "Audit::is_off")]
+    pub audit: Audit,
+    /// Who is told what happened, ordered by name.
+    #[serde(serialize_with = "webhooks::by_name", skip_serializing_if = "Vec::is_empty")]
+    pub webhooks: Vec<Webhook>,
     /// The closed world of registries that are ever contacted, ordered by name.
     #[serde(serialize_with = "source::by_name")]
     pub upstreams: Vec<Upstream>,

@@ -13,10 +13,11 @@ use serde::{
 use super::{
     auth::Auth,
     keeping::{RepositoryQuota, Retention},
-    sections::{Cache, Gc, Http, Log, Push, Storage},
+    sections::{Audit, Cache, Gc, Http, Log, Push, Storage},
     tree::{KeyPath, Node, Origin},
     units,
     upstream::{OnUpstream404, Prefetch, Visibility},
+    webhooks::RawWebhook,
 };
 
 /// The whole file.
@@ -47,6 +48,10 @@ pub(super) struct Raw {
     pub auth: Option<Auth>,
     /// See [`Log`].
     pub log: Log,
+    /// See [`Audit`].
+    pub audit: Audit,
+    /// Receivers of events by name. Default none.
+    pub webhooks: BTreeMap<String, RawWebhook>,
     /// Upstreams by host. Default [`default_upstreams`]; a map that is given replaces the default one.
     pub upstreams: BTreeMap<String, RawUpstream>,
     /// Ask no upstream, serve what is here. Default false.
@@ -309,7 +314,7 @@ impl<'de> Visitor<'de> for SourceVisitor {
     }
 }
 
-fn secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SecretString>, D::Error> {
+pub(super) fn secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SecretString>, D::Error> {
     Ok(Some(SecretString::from(String::deserialize(deserializer)?)))
 }
 

@@ -37,6 +37,8 @@ pub struct Http {
     pub write_timeout: Duration,
     /// Origins whose pages may call the API from a browser; `*` is all. Default none.
     pub cors_origins: Vec<String>,
+    /// Names by which clients reach this port, besides addresses, `localhost` and names without a dot. Default none.
+    pub names: Vec<String>,
     /// Networks whose addresses may use the admin API below `/api/v1/`. Default loopback only.
     pub admin_from: Vec<Network>,
     /// Connections of one address at a time, beyond which they are closed at once; 0 for any number. Networks of
@@ -76,6 +78,7 @@ impl Default for Http {
             read_timeout: Duration::from_mins(1),
             write_timeout: Duration::from_mins(5),
             cors_origins: Vec::new(),
+            names: Vec::new(),
             admin_from: Network::loopback(),
             connections_per_client_max: 1_000,
             requests_per_second_max: 0,
@@ -253,6 +256,33 @@ pub struct Log {
 impl Default for Log {
     fn default() -> Self {
         Self { format: LogFormat::default(), level: "info".to_owned(), buffer_bytes: 4 << 20 }
+    }
+}
+
+/// `audit`: who did what, in a file of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Audit {
+    /// The file; relative to the working directory. Default none: no audit log.
+    pub path: PathBuf,
+    /// Whether pulls are events, too. Default false.
+    pub pulls: bool,
+    /// Memory for events that are not written yet; what does not fit is lost and counted, because serving does not wait for
+    /// the file. Default `4MiB`.
+    #[serde(rename = "buffer", with = "units::bytes")]
+    pub buffer_bytes: u64,
+}
+
+impl Default for Audit {
+    fn default() -> Self {
+        Self { path: PathBuf::new(), pulls: false, buffer_bytes: 4 << 20 }
+    }
+}
+
+impl Audit {
+    /// Is there none?
+    pub(super) fn is_off(&self) -> bool {
+        *self == Self::default()
     }
 }
 

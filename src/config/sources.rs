@@ -172,14 +172,13 @@ impl Check<'_> {
         None
     }
 
-    /// `sources` are those of the upstream, some of which must speak TLS for this to mean anything.
-    pub(super) fn tls(&mut self, name: &str, raw: RawTls, sources: &[Source]) -> Tls {
-        let base = KeyPath::of(&["upstreams", name, "tls"]);
+    /// The `tls` at `base` of what is called `name`, which must speak TLS for this to mean anything.
+    pub(super) fn tls(&mut self, base: &KeyPath, name: &str, raw: RawTls, speaks_tls: bool) -> Tls {
         let path = |key: &str| base.clone().then(Step::Key(key.to_owned()));
-        if !self.has(&base) {
+        if !self.has(base) {
             return Tls::default();
         }
-        if !sources.is_empty() && sources.iter().all(|source| source.url.scheme() == "http") {
+        if !speaks_tls {
             self.refuse(base.clone(), Fault::TlsOverHttp);
         }
         match (&raw.certificate, &raw.key) {
@@ -213,7 +212,7 @@ impl Check<'_> {
         None
     }
 
-    pub(super) fn route(&mut self, name: &str, written: Option<SecretString>) -> Route {
+    pub(super) fn route(&mut self, path: KeyPath, written: Option<SecretString>) -> Route {
         let Some(written) = written else { return Route::System };
         if written.expose_secret() == "none" {
             return Route::Direct;
@@ -226,7 +225,7 @@ impl Check<'_> {
                 && url.fragment().is_none()
         });
         if !is_proxy {
-            self.refuse(KeyPath::of(&["upstreams", name, "proxy"]), Fault::Proxy);
+            self.refuse(path, Fault::Proxy);
             return Route::System;
         }
         Route::Through(written)

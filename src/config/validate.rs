@@ -69,12 +69,17 @@ impl<'a> Check<'a> {
             retention: raw.retention,
             auth: raw.auth,
             log: raw.log,
+            audit: raw.audit,
+            webhooks: Vec::with_capacity(raw.webhooks.len()),
             upstreams: Vec::with_capacity(raw.upstreams.len()),
             offline: raw.offline,
         };
         self.sections(&mut config);
         for (name, upstream) in raw.upstreams {
             config.upstreams.extend(self.upstream(name, upstream, config.cache.revalidate_after));
+        }
+        for (name, webhook) in raw.webhooks {
+            config.webhooks.extend(self.webhook(name, webhook));
         }
         self.between_upstreams(&config.upstreams);
         self.access(&mut config);
@@ -105,6 +110,7 @@ impl<'a> Check<'a> {
             (["push", "sessions_max"], push.sessions_max == 0),
             (["gc", "batch_max"], config.gc.batch_max == 0),
             (["log", "buffer"], config.log.buffer_bytes == 0),
+            (["audit", "buffer"], config.audit.buffer_bytes == 0),
             (["push", "retention_every"], push.retention_every.is_zero()),
             (["push", "sessions_expire_after"], push.sessions_expire_after.is_zero()),
         ] {
@@ -122,6 +128,12 @@ impl<'a> Check<'a> {
         if tracing_subscriber::EnvFilter::builder().parse(&config.log.level).is_err() {
             let fault = Fault::LogFilter { filter: config.log.level.clone() };
             self.refuse(KeyPath::of(&["log", "level"]), fault);
+        }
+        for (index, name) in http.names.iter().enumerate() {
+            if !is_host(name) {
+                let path = KeyPath::of(&["http", "names"]).then(Step::Index(index));
+                self.refuse(path, Fault::NotAHost { name: name.clone() });
+            }
         }
         for (index, origin) in http.cors_origins.iter().enumerate() {
             if !is_cors_origin(origin) {
@@ -202,10 +214,12 @@ impl<'a> Check<'a> {
             self.warn(KeyPath::of(&["upstreams", &name]), fault);
         }
         self.realms(&name, &raw.realms);
-        let route = self.route(&name, raw.proxy.take());
+        let route = self.route(path("proxy"), raw.proxy.take());
         let identity = raw.identity();
         let sources = self.sources(&name, raw.url.as_deref(), std::mem::take(&mut raw.urls), identity);
-        let tls = self.tls(&name, std::mem::take(&mut raw.tls), sources.as_deref().unwrap_or_default());
+        let speaks_tls = |sources: &Vec<Source>| sources.iter().any(|source| source.url.scheme() == "https");
+        let speaks_tls = sources.as_ref().is_none_or(speaks_tls);
+        let tls = self.tls(&path("tls"), &name, std::mem::take(&mut raw.tls), speaks_tls);
         let mut further = sources?;
         self.clear_text(&name, &further);
         let Source { url, identity } = further.remove(0);

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -13,6 +14,7 @@ use http::{Method, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use tracing::info;
 
+use super::audit::{Known, Notes};
 use super::forwarded::Client;
 use super::request::RequestId;
 use super::{AppState, admin, route};
@@ -30,7 +32,8 @@ pub enum Operation {
 }
 
 impl Operation {
-    const fn as_str(&self) -> &'static str {
+    /// The word for logs and metrics.
+    pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Registry(action) => action.as_str(),
             Self::Admin(action) => action.as_str(),
@@ -54,7 +57,9 @@ pub struct Line {
     /// What it wants, once that is known.
     pub operation: Option<Operation>,
     /// Who sent it, if somebody did who has signed in.
-    pub identity: Option<String>,
+    pub identity: Option<Arc<str>>,
+    /// What the audit log is to have of it, until it has.
+    pub notes: Option<Box<Notes>>,
     method: Method,
     path: String,
     client: Option<IpAddr>,
@@ -75,6 +80,7 @@ impl Line {
             id: app.request_ids.next(),
             operation: None,
             identity: None,
+            notes: app.audit.is_some().then(Box::default),
             method: request.method().clone(),
             path: request.uri().path().to_owned(),
             client: request.extensions().get::<Client>().and_then(|client| client.address),
@@ -91,12 +97,28 @@ impl Line {
     /// The answer, whose body takes the line with it.
     pub fn answered_with(mut self, response: Response) -> Response {
         self.status = Some(response.status());
+        self.audit(Some(&response));
         self.outcome = response.extensions().get::<Outcome>().map_or("none", |outcome| outcome.as_str());
         self.stale = response.extensions().get::<Staleness>().map(|stale| stale.reason);
         response.map(|body| {
             self.announced_bytes = body.size_hint().exact();
             AnyBody::new(Logged { body, line: self })
         })
+    }
+
+    /// Tells the audit log, once.
+    fn audit(&mut self, answer: Option<&Response>) {
+        let Some((notes, audit)) = self.notes.take().zip(self.app.audit.as_ref()) else { return };
+        let Some(operation) = &self.operation else { return };
+        let known = Known {
+            now_ms: self.app.registry.depot().clock.now_ms(),
+            operation,
+            identity: self.identity.as_deref(),
+            client: self.client,
+            method: &self.method,
+            request_id: self.id.to_string(),
+        };
+        notes.record(audit, &known, answer);
     }
 
     /// Did the client get all there was? A HEAD announces a length of which nothing is sent.
@@ -108,6 +130,7 @@ impl Line {
 
 impl Drop for Line {
     fn drop(&mut self) {
+        self.audit(None);
         let Self {
             id,
             operation,
@@ -142,7 +165,7 @@ impl Drop for Line {
             duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             outcome,
             stale,
-            identity,
+            identity = identity.as_deref(),
             request_id = %id,
             "{operation}"
         );

@@ -11,6 +11,7 @@ use serde_json::json;
 use tracing::error;
 
 use super::admin;
+use super::audit::RefusedBy;
 use super::body::Body;
 use super::route::{Action, Unroutable};
 use crate::auth::Refusal;
@@ -31,12 +32,14 @@ pub struct ApiError {
     message: String,
     details: Vec<serde_json::Value>,
     headers: Vec<(HeaderName, HeaderValue)>,
+    /// What refused it, for the audit log.
+    refused_by: Option<String>,
 }
 
 impl ApiError {
     /// An error of this status and code.
     pub fn new(status: StatusCode, code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), details: Vec::new(), headers: Vec::new() }
+        Self { status, code, message: message.into(), details: Vec::new(), headers: Vec::new(), refused_by: None }
     }
 
     /// A request that contradicts the specification.
@@ -69,6 +72,12 @@ impl ApiError {
         &self.message
     }
 
+    /// The same, with what refused it.
+    #[must_use]
+    pub fn refused_by(self, what: impl Into<String>) -> Self {
+        Self { refused_by: Some(what.into()), ..self }
+    }
+
     fn header(mut self, name: HeaderName, value: impl Into<String>) -> Self {
         self.headers.extend(HeaderValue::try_from(value.into()).map(|value| (name, value)));
         self
@@ -87,7 +96,8 @@ impl ApiError {
             E::NameUnknown { .. } => (StatusCode::NOT_FOUND, ErrorCode::NameUnknown),
             E::Unauthorized { .. } => return Self::unauthorized(message),
             E::NameInvalid { .. } => (StatusCode::BAD_REQUEST, ErrorCode::NameInvalid),
-            E::TagImmutable { .. } | E::OverQuota { .. } => (StatusCode::FORBIDDEN, ErrorCode::Denied),
+            E::TagImmutable { .. } => return Self::denied(message).refused_by("immutable"),
+            E::OverQuota { .. } => return Self::denied(message).refused_by("quotas"),
             E::BlobUnknown { .. } => (StatusCode::NOT_FOUND, ErrorCode::BlobUnknown),
             E::ManifestUnknown { .. } => (StatusCode::NOT_FOUND, ErrorCode::ManifestUnknown),
             E::ManifestInvalid(_) => (StatusCode::BAD_REQUEST, ErrorCode::ManifestInvalid),
@@ -141,7 +151,7 @@ impl ApiError {
     /// Somebody is not who it says it is.
     pub fn refused(refusal: &Refusal) -> Self {
         let message = refusal.to_string();
-        match refusal {
+        let answer = match refusal {
             Refusal::Throttled { wait } => {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests, message).retry_after(Some(*wait))
             }
@@ -151,7 +161,8 @@ impl ApiError {
             Refusal::WrongPassword | Refusal::Token | Refusal::Foreign { .. } | Refusal::Unreadable => {
                 Self::new_unauthorized(message)
             }
-        }
+        };
+        answer.refused_by(refusal.as_str())
     }
 
     /// Somebody has to say who it is; [`ApiError::challenge`] says how.
@@ -281,7 +292,7 @@ impl From<Unroutable> for ApiError {
 
 impl From<admin::Denied> for ApiError {
     fn from(denied: admin::Denied) -> Self {
-        Self::new(StatusCode::FORBIDDEN, ErrorCode::Denied, denied.to_string())
+        Self::denied(denied.to_string()).refused_by("http.admin_from")
     }
 }
 
@@ -316,6 +327,9 @@ impl IntoResponse for ApiError {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.extend(self.headers);
+        if let Some(refused_by) = self.refused_by {
+            response.extensions_mut().insert(RefusedBy(refused_by));
+        }
         response
     }
 }

@@ -5,10 +5,12 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use super::AppState;
+use super::admin::foreign_name;
 use super::error::ApiError;
+use super::pages;
 use super::request::Asked;
 use super::route::Action;
-use crate::auth::{Caller, Permission, Refusal, Standing, Verdict};
+use crate::auth::{Caller, Permission, Refusal, Source, Standing, Verdict};
 use crate::oci::RepositoryName;
 use crate::registry::{Keeps, Registry, Sight};
 
@@ -44,6 +46,15 @@ const fn needed(action: &Action) -> Needed<'_> {
 /// Lets a request of the distribution specification in, or says why not.
 pub async fn admit(app: &AppState, asked: &mut Asked, action: &Action) -> Result<Caller, ApiError> {
     let (registry, needed) = (&app.registry, needed(action));
+    // Whether a page may read an answer is its browser's business.
+    let is_careful = changes(action) || asked.says_no_cache();
+    let page = if is_careful { pages::foreign(asked, &app.cors_origins) } else { None };
+    if let Some(page) = page.as_ref().filter(|_| changes(action)) {
+        return Err(ApiError::denied(format!(
+            "{page}: name the page in http.cors_origins (`*` lets pages read, no more), or use a client that is no browser"
+        ))
+        .refused_by(pages::RULE));
+    }
     let door = Door { asked, registry, standing: &app.authority.standing() };
     // What is said to an upstream that shows each client what it lets it see is said to that upstream, not to us.
     let is_relayed = match needed {
@@ -57,6 +68,7 @@ pub async fn admit(app: &AppState, asked: &mut Asked, action: &Action) -> Result
         let identified = app.authority.identify(&asked.presented(), &asked.origin()).await;
         identified.map_err(|refusal| door.refuse(&refusal, &needed))?
     };
+    let identity = who(&caller);
     let verdict = match needed {
         // Docker's and podman's clients learn here, and only here, how to say who they are.
         Needed::Presence if caller.standing().is_configured && !is_relayed && !caller.has_come_in() => Verdict::No,
@@ -65,30 +77,65 @@ pub async fn admit(app: &AppState, asked: &mut Asked, action: &Action) -> Result
         Needed::In(name, permission) => caller.may(permission, || registry.known_as(&asked.target(name))),
     };
     if verdict != Verdict::Yes {
-        return Err(door.turn_away(&caller, verdict, &needed));
+        let source = source(app, asked, &caller, action);
+        let rule = match (verdict, source) {
+            (Verdict::OutOfScope, _) => "token".to_owned(),
+            (_, source) => source.unwrap_or(Source::Default).to_string(),
+        };
+        let refused = door.turn_away(&caller, verdict, &needed).refused_by(rule);
+        asked.identity = identity;
+        return Err(refused);
     }
-    if matches!(action, Action::StartUpload { .. }) && caller.identity().is_signed_in() {
-        asked.identity = Some(caller.identity().to_string().into());
-    }
+    asked.identity = identity;
     asked.sight = sight(registry, &caller, action);
     asked.keeps = keeps(registry, &caller, asked, action);
-    asked.insists = asked.says_no_cache() && (app.admin.admit(asked).is_ok() || caller.is_admin());
+    asked.insists = asked.says_no_cache() && page.is_none() && (app.admin.admit(asked).is_ok() || caller.is_admin());
     Ok(caller)
 }
 
-/// Lets a request of the admin API in: from the addresses that may, and of who is an administrator.
-pub async fn admit_admin(app: &AppState, asked: &Asked) -> Result<(), ApiError> {
-    let Err(denied) = app.admin.admit(asked) else { return Ok(()) };
+/// How a caller is called, if it has signed in.
+fn who(caller: &Caller) -> Option<Arc<str>> {
+    caller.identity().is_signed_in().then(|| caller.identity().to_string().into())
+}
+
+/// The rule by which administrators are let in.
+const ADMINS: &str = "auth.admins";
+
+/// What decides for the caller in what the action is about, as the audit log tells it.
+pub fn source(app: &AppState, asked: &Asked, caller: &Caller, action: &Action) -> Option<Source> {
+    match needed(action) {
+        Needed::Presence | Needed::List => None,
+        Needed::In(name, _) => Some(caller.decide(|| app.registry.known_as(&asked.target(name))).source),
+    }
+}
+
+/// Does it take more than reading?
+const fn changes(action: &Action) -> bool {
+    match needed(action) {
+        Needed::Presence | Needed::List => false,
+        Needed::In(_, permission) => !matches!(permission, Permission::Pull),
+    }
+}
+
+/// Lets a request of the admin API in: from the addresses that may, and of who is an administrator. No page but our own has
+/// any business there, whatever it shows: browsers add passwords by themselves. Returns what lets it in.
+pub async fn admit_admin(app: &AppState, asked: &mut Asked) -> Result<&'static str, ApiError> {
+    if let Some(page) = pages::foreign(asked, &[]) {
+        return Err(ApiError::denied(format!("{page}: use entrepot's own commands, or curl")).refused_by(pages::RULE));
+    }
+    let Err(denied) = app.admin.admit(asked) else { return Ok("http.admin_from") };
     let identified = app.authority.identify(&asked.presented(), &asked.origin()).await;
     let caller = identified.map_err(|refusal| ApiError::refused(&refusal).challenge_basic())?;
+    asked.identity = who(&caller);
     if caller.is_admin() {
-        Ok(())
+        Ok(ADMINS)
     } else if !caller.standing().is_configured {
         Err(denied.into())
     } else if caller.identity().is_signed_in() {
-        Err(ApiError::denied(format!("{} is no administrator (auth.admins)", caller.identity())))
+        Err(ApiError::denied(format!("{} is no administrator (auth.admins)", caller.identity())).refused_by(ADMINS))
     } else {
-        Err(ApiError::unauthorized(format!("log in as an administrator (auth.admins): {denied}")))
+        let told = format!("log in as an administrator (auth.admins): {denied}");
+        Err(ApiError::unauthorized(told).refused_by(ADMINS))
     }
 }
 
@@ -144,10 +191,13 @@ impl Door<'_> {
             Needed::In(name, permission) => format!("{} {name}", permission.as_str()),
         };
         if !self.standing.is_configured {
-            return ApiError::denied(format!(
-                "you may not {wanted}: without `auth` in the registry's configuration that takes a request which its own \
-                 machine sends straight to it"
-            ));
+            let why = match self.asked.reached_by() {
+                Some(host) if self.asked.is_from_here() && !self.asked.is_well_named => foreign_name(&host),
+                _ => "without `auth` in the registry's configuration that takes a request which its own machine sends \
+                      straight to it"
+                    .to_owned(),
+            };
+            return ApiError::denied(format!("you may not {wanted}: {why}"));
         }
         match verdict {
             Verdict::OutOfScope => {

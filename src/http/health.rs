@@ -15,7 +15,7 @@ use super::body::Body;
 use super::tls;
 use crate::registry::Depot;
 use crate::report::Chain;
-use crate::telemetry;
+use crate::telemetry::{self, Audit};
 
 /// `/healthz`: the process is alive.
 pub async fn alive() -> Response {
@@ -99,7 +99,9 @@ pub async fn ready(State(app): State<AppState>) -> Response {
     let lost = (lost_blobs > 0).then(|| {
         format!("{lost_blobs} pushed blobs are lost and have to be pushed again: GET /api/v1/scrub lists them")
     });
-    let warnings: Vec<String> = full.into_iter().chain(lost).collect();
+    let unwritten = app.audit.as_ref().and_then(Audit::problem);
+    let unwritten = unwritten.map(|problem| format!("the audit log cannot be written, events are lost: {problem}"));
+    let warnings: Vec<String> = full.into_iter().chain(lost).chain(unwritten).collect();
     let body = json!({
         "ready": problem.is_none(),
         "problem": problem,
@@ -127,7 +129,15 @@ pub async fn metrics(State(app): State<AppState>) -> Response {
     if let Ok(lost_blobs) = depot.metadata.count_losses().await {
         app.metrics.lost_blobs(lost_blobs);
     }
+    if let Ok(counts) = depot.metadata.notice_counts().await {
+        for count in counts {
+            app.metrics.webhook_queue(&count.name, count.waiting.0, count.overflowed.0);
+        }
+    }
     app.metrics.log_lines_dropped.absolute(telemetry::lines_dropped());
+    if let Some(audit) = &app.audit {
+        app.metrics.audit_lost(audit.lost());
+    }
     text(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", app.metrics.render())
 }
 

@@ -32,7 +32,8 @@ pub async fn pull(
     reference: &Reference,
     failed: impl Fn(registry::Error) -> ApiError,
 ) -> Result<Response, ApiError> {
-    let found = registry.pull_manifest(&asked.target(name), reference).await.map_err(|error| match error {
+    let target = asked.target(name);
+    let found = registry.pull_manifest(&target, reference).await.map_err(|error| match error {
         // Whoever is about to push asks with HEAD first, and a push is what heals it.
         registry::Error::Damaged { .. } if asked.is_head() => {
             failed(registry::Error::ManifestUnknown { name: name.clone(), reference: reference.clone() })
@@ -41,7 +42,7 @@ pub async fn pull(
     })?;
     let has_it = asked.has(&found.pulled.manifest.digest_text);
     if !has_it && !asked.is_head() {
-        registry.manifest_got(&found);
+        registry.manifest_got(&found, &target, reference);
     }
     let PulledManifest { manifest, outcome, stale } = found.pulled;
     let mut response = if has_it {

@@ -2,6 +2,7 @@
 
 mod access_log;
 pub mod admin;
+mod audit;
 mod blobs;
 pub mod body;
 pub mod connection;
@@ -15,6 +16,7 @@ pub mod introduction;
 mod lists;
 mod manifests;
 mod opening;
+mod pages;
 mod patience;
 /// For the fuzz targets, which read what a stranger may ask.
 #[doc(hidden)]
@@ -42,9 +44,11 @@ use axum::routing::{any, get};
 use crate::auth::Authority;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
+use crate::telemetry::Audit;
 
 pub use error::ApiError;
 pub use inside::{BoxError, Inside};
+pub use pages::OwnNames;
 pub use tls::Tls;
 
 /// What every handler works with.
@@ -64,10 +68,14 @@ pub struct App {
     pub read_timeout: Duration,
     /// Where requests that look inside and steer may come from.
     pub admin: admin::Door,
+    /// The names by which clients reach this server.
+    pub names: OwnNames,
     /// Who may do what.
     pub authority: Arc<Authority>,
     /// TLS of the port, if it has it.
     pub tls: Option<Arc<Tls>>,
+    /// Where it is written down who did what, if it is.
+    pub audit: Option<Audit>,
     /// How many requests a client may send, if that is limited.
     rate: Option<rate::Rate>,
     /// Whether it can serve.
@@ -85,8 +93,12 @@ pub struct AppOptions {
     pub read_timeout: Duration,
     /// Who may look inside and steer.
     pub admin: admin::Door,
+    /// The names by which clients reach this server.
+    pub names: OwnNames,
     /// TLS of the port, if it has it.
     pub tls: Option<Arc<Tls>>,
+    /// Where it is written down who did what, if it is.
+    pub audit: Option<Audit>,
     /// Requests of one client per second; 0 for any number.
     pub requests_per_second_max: u32,
     /// How many of these may come at once.
@@ -96,8 +108,16 @@ pub struct AppOptions {
 impl AppState {
     /// The state of one server.
     pub fn new(registry: Arc<Registry>, authority: Arc<Authority>, metrics: Metrics, options: AppOptions) -> Self {
-        let AppOptions { cors_origins, read_timeout, admin, tls, requests_per_second_max, requests_burst_max } =
-            options;
+        let AppOptions {
+            cors_origins,
+            read_timeout,
+            admin,
+            names,
+            tls,
+            audit,
+            requests_per_second_max,
+            requests_burst_max,
+        } = options;
         let rate = rate::Rate::new(requests_per_second_max, requests_burst_max);
         let (readiness, request_ids) = (health::Readiness::default(), request::RequestIds::new());
         Self(Arc::new(App {
@@ -106,8 +126,10 @@ impl AppState {
             cors_origins,
             read_timeout,
             admin,
+            names,
             authority,
             tls,
+            audit,
             rate,
             readiness,
             request_ids,

@@ -8,7 +8,7 @@ use axum::body::Body as RequestBody;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, HOST, IF_NONE_MATCH, PRAGMA, RANGE, TRANSFER_ENCODING,
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, HOST, IF_NONE_MATCH, PRAGMA, RANGE, TRANSFER_ENCODING, USER_AGENT,
 };
 use http::{HeaderMap, HeaderName, Method};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -16,14 +16,18 @@ use secrecy::{ExposeSecret as _, SecretString};
 use super::body::Transport;
 use super::error::ApiError;
 use super::forwarded::Client;
+use super::pages::OwnNames;
 use super::query::Query;
 use super::tls::PeerCertificate;
 use crate::auth::{Origin, Presented};
 use crate::oci::{ContentRange, ErrorCode, RangeRequest, RepositoryName};
-use crate::registry::{Caller, Credentials, Keeps, Sight, Target};
+use crate::registry::{Caller, Credentials, Keeps, Sight, Target, Witness};
 
 /// The longest Authorization header that is looked at; tokens are a fifth of that.
 const AUTHORIZATION_BYTES_MAX: usize = 16 * 1024;
+
+/// Letters of what a client calls itself and us that are told: events wait in the index.
+const TOLD_MAX: usize = 300;
 
 /// Gives every request a name that no other has, also over restarts.
 #[derive(Debug)]
@@ -73,23 +77,27 @@ pub struct Asked {
     pub client: Client,
     /// Whom the client proved to be in its TLS handshake.
     pub certificate: Option<Arc<PeerCertificate>>,
+    /// Who sent it, if somebody did who has signed in: known at the gate, also of who is not let in.
+    pub identity: Option<Arc<str>>,
+    /// It calls us by a name that no stranger can have made lead here.
+    pub is_well_named: bool,
     /// How a file gets to this client.
     pub transport: Transport,
-    /// Who sends it, if that has been proven.
-    pub identity: Option<Arc<str>>,
     /// It said `no-cache` and may: see [`Asked::says_no_cache`].
     pub insists: bool,
     /// What it may see of repositories besides its own.
     pub sight: Sight,
     /// The tags of its repository that nobody moves.
     pub keeps: Keeps,
+    /// What is told of it, if anybody listens.
+    pub witness: Option<Arc<Witness>>,
     /// It said `only-if-cached` (RFC 9111, 5.2.1.7).
     pub only_stored: bool,
 }
 
 impl Asked {
-    /// Takes a request apart.
-    pub fn new(request: axum::extract::Request) -> (Self, RequestBody) {
+    /// Takes a request apart that came to a server of these names.
+    pub fn new(request: axum::extract::Request, names: &OwnNames) -> (Self, RequestBody) {
         let (mut parts, body) = request.into_parts();
         let transport = Transport::of(parts.version, &parts.extensions);
         let query = Query::parse(parts.uri.query().unwrap_or_default());
@@ -106,14 +114,18 @@ impl Asked {
             authority,
             client,
             certificate,
-            transport,
             identity: None,
+            is_well_named: false,
+            transport,
             insists,
             sight,
             keeps,
+            witness: None,
             only_stored,
         };
         asked.only_stored = asked.says(&[&CACHE_CONTROL], "only-if-cached");
+        // Over TLS the certificate has proved the name.
+        asked.is_well_named = asked.client.is_tls || asked.reached_by().is_none_or(|host| names.have(&host));
         (asked, body)
     }
 
@@ -126,8 +138,9 @@ impl Asked {
     pub fn target(&self, name: &RepositoryName) -> Target {
         let (sight, keeps) = (self.sight.clone(), self.keeps.clone());
         let (insists, only_stored) = (self.insists, self.only_stored);
-        let identity = self.identity.clone();
-        let caller = Caller { credentials: self.credentials(), identity, insists, sight, keeps, only_stored };
+        let (witness, identity) = (self.witness.clone(), self.identity.clone());
+        let credentials = self.credentials();
+        let caller = Caller { credentials, identity, insists, sight, keeps, witness, only_stored };
         Target { name: name.clone(), ns: self.query.first("ns").map(str::to_owned), host: self.host(), caller }
     }
 
@@ -150,11 +163,38 @@ impl Asked {
         value.to_str().ok().and_then(presented_in).unwrap_or(Presented::Unreadable)
     }
 
-    /// Where it comes from. What somebody sent on of whom nobody trusted speaks comes from nowhere in particular.
+    /// Where it comes from. What somebody sent on of whom nobody trusted speaks comes from nowhere in particular, and so does
+    /// what calls us by a name that may be somebody else's.
     pub fn origin(&self) -> Origin {
+        let is_local = self.is_from_here() && self.is_well_named;
+        Origin { address: self.client.address, is_local, certificate: self.certificate.clone() }
+    }
+
+    /// What is told of it to those who listen: nothing that proves anything.
+    pub fn testify(&mut self, id: RequestId, identity: Option<&str>) {
+        let short = |text: &str| text.chars().take(TOLD_MAX).collect();
+        let host = short(&self.reached_by().unwrap_or_default());
+        let user_agent = short(self.text(&USER_AGENT).unwrap_or_default());
+        self.witness = Some(Arc::new(Witness {
+            id: id.to_string(),
+            address: self.client.address.map(|address| address.to_string()).unwrap_or_default(),
+            host,
+            method: self.method.to_string(),
+            user_agent,
+            actor: identity.unwrap_or_default().to_owned(),
+            origin_url: self.origin_url().filter(|url| url.len() <= TOLD_MAX),
+        }));
+    }
+
+    /// Was it sent by this machine straight to us?
+    pub fn is_from_here(&self) -> bool {
         let Client { address, unvouched, is_proxy, .. } = &self.client;
-        let is_local = address.is_some_and(|address| address.is_loopback()) && unvouched.is_none() && !is_proxy;
-        Origin { address: *address, is_local, certificate: self.certificate.clone() }
+        address.is_some_and(|address| address.is_loopback()) && unvouched.is_none() && !is_proxy
+    }
+
+    /// Host and port by which the client reaches us or a trusted proxy, in lower case.
+    pub fn reached_by(&self) -> Option<String> {
+        self.client.forwarded_host.clone().or_else(|| self.host())
     }
 
     /// The host that the client thinks it talks to, in lower case, with its port if one was said.
@@ -165,8 +205,7 @@ impl Asked {
     /// How the client reaches us, as a URL without a path, if it says so in a way that can be said back.
     pub fn origin_url(&self) -> Option<String> {
         let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte);
-        let host = self.client.forwarded_host.clone().or_else(|| self.host());
-        let host = host.filter(|host| !host.is_empty() && host.bytes().all(is_part))?;
+        let host = self.reached_by().filter(|host| !host.is_empty() && host.bytes().all(is_part))?;
         Some(format!("{}://{host}", if self.client.is_tls { "https" } else { "http" }))
     }
 

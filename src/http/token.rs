@@ -47,7 +47,7 @@ pub async fn serve(State(app): State<AppState>, request: Request) -> Response {
 }
 
 async fn answer(app: &AppState, request: Request, line: &mut Line) -> Result<Response, ApiError> {
-    let (asked, body) = Asked::new(request);
+    let (asked, body) = Asked::new(request, &app.names);
     let standing = app.authority.standing();
     if !standing.is_configured {
         return Err(ApiError::no_endpoint("there are no tokens here: this registry's configuration has no `auth`"));
@@ -63,13 +63,16 @@ async fn answer(app: &AppState, request: Request, line: &mut Line) -> Result<Res
     if wanted.service.as_ref().is_some_and(|service| *service != standing.service) {
         return Err(bad_request("tokens of that service are issued elsewhere"));
     }
+    if let (Some(notes), Proof::Presented(presented)) = (&mut line.notes, &wanted.proof) {
+        notes.presented(presented);
+    }
     let id = line.id;
     let failed = |no: NoToken| match no {
         NoToken::Refused(refusal) => ApiError::refused(&refusal).challenge_basic(),
         NoToken::Failed(error) => ApiError::internal(&error, &id.to_string()),
     };
     let caller = who(app, &asked, &wanted).await.map_err(failed)?;
-    line.identity = caller.identity().is_signed_in().then(|| caller.identity().to_string());
+    line.identity = caller.identity().is_signed_in().then(|| caller.identity().to_string().into());
     let names = |name: &RepositoryName| app.registry.known_as(&target(&asked, name));
     let issued = app.authority.issue(&caller, &wanted.scopes, names).await.map_err(|error| failed(error.into()))?;
     let refresh = match &wanted.proof {

@@ -12,7 +12,7 @@ use super::error::ApiError;
 use super::request::Asked;
 use super::route::{self, Action};
 use super::{AppState, blobs, gate, lists, manifests, patience, uploads};
-use crate::oci::ErrorCode;
+use crate::oci::{ErrorCode, EventKind};
 use crate::registry::Outcome;
 
 /// Says that this is a registry of API version 2; old clients look for it, errors included.
@@ -61,9 +61,19 @@ fn short(path: &str) -> String {
 }
 
 async fn dispatch(app: &AppState, action: &Action, request: Request, line: &mut Line) -> Result<Response, ApiError> {
-    let (mut asked, body) = Asked::new(request);
-    let caller = gate::admit(app, &mut asked, action).await?;
-    line.identity = caller.identity().is_signed_in().then(|| caller.identity().to_string());
+    let (mut asked, body) = Asked::new(request, &app.names);
+    if let Some(notes) = &mut line.notes {
+        notes.take(&asked);
+    }
+    let admitted = gate::admit(app, &mut asked, action).await;
+    line.identity = asked.identity.clone();
+    let caller = admitted?;
+    if let Some(notes) = &mut line.notes {
+        notes.rule = gate::source(app, &asked, &caller, action).map(|source| source.to_string());
+    }
+    if event(action).is_some_and(|kind| app.registry.is_listened_to(kind)) {
+        asked.testify(line.id, line.identity.as_deref());
+    }
     let body = if body.is_end_stream() { body } else { patience::patient(body, app.read_timeout) };
     let registry = &app.registry;
     let id = line.id;
@@ -102,6 +112,16 @@ async fn dispatch(app: &AppState, action: &Action, request: Request, line: &mut 
         mark(&mut response, Outcome::Local);
     }
     Ok(response)
+}
+
+/// The event that comes of an action.
+const fn event(action: &Action) -> Option<EventKind> {
+    match action {
+        Action::PushManifest { .. } => Some(EventKind::Push),
+        Action::PullManifest { .. } => Some(EventKind::Pull),
+        Action::DeleteManifest { .. } | Action::DeleteBlob { .. } => Some(EventKind::Delete),
+        _ => None,
+    }
 }
 
 fn is_preflight(app: &AppState, method: &Method) -> bool {

@@ -7,7 +7,7 @@ use sqlx::migrate::MigrateError;
 
 use crate::oci::Tag;
 
-/// A failure of the index. None but [`Error::TagTaken`] is about what was asked: what is not there is `None` or `false`.
+/// A failure of the index. None but [`Error::TagTaken`] and [`Error::TagKept`] is about what was asked: what is not there is `None` or `false`.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file cannot be opened or created.
@@ -80,6 +80,12 @@ pub enum Error {
     /// A tag that nobody moves names another manifest already; nothing is recorded.
     #[error("tag {tag} names another manifest already")]
     TagTaken {
+        /// The tag.
+        tag: Tag,
+    },
+    /// A removal would take a tag that it was to spare; nothing is removed.
+    #[error("tag {tag} is not to be removed")]
+    TagKept {
         /// The tag.
         tag: Tag,
     },

@@ -3,7 +3,7 @@
 use futures::FutureExt as _;
 use sqlx::SqliteConnection;
 
-use super::{BlobChange, BlobRow, Error, Metadata, Provenance, blobs, cannot, repositories};
+use super::{BlobChange, BlobRow, Error, Metadata, Notice, Provenance, blobs, cannot, notices, repositories};
 use crate::oci::{Digest, RepositoryName};
 
 /// Repositories that [`Metadata::find_mountable`] names: enough to find one the caller may read.
@@ -87,8 +87,19 @@ impl Metadata {
 
     /// Takes the link away; the bytes stay. False if there was none.
     pub async fn unlink_blob(&self, repo: &RepositoryName, digest: &Digest) -> Result<bool, Error> {
-        let (repo, wanted) = (repo.clone(), *digest);
-        self.write("unlink blob", digest, move |connection| {
+        self.unlink_blob_telling(repo, digest, &[]).await
+    }
+
+    /// The same, of which this is told if there was one.
+    pub async fn unlink_blob_telling(
+        &self,
+        repo: &RepositoryName,
+        digest: &Digest,
+        notices: &[Notice],
+    ) -> Result<bool, Error> {
+        let (repo, wanted, queued) = (repo.clone(), *digest, self.queued(notices));
+        let is_told = !queued.is_empty();
+        let unlinked = self.write("unlink blob", digest, move |connection| {
             async move {
                 let done = sqlx::query(
                     "DELETE FROM link WHERE repository_id = (SELECT id FROM repository WHERE name = $1)
@@ -96,13 +107,21 @@ impl Metadata {
                 )
                 .bind(repo)
                 .bind(wanted)
-                .execute(connection)
+                .execute(&mut *connection)
                 .await?;
-                Ok(done.rows_affected() > 0)
+                let is_gone = done.rows_affected() > 0;
+                if is_gone {
+                    notices::queue(connection, &queued).await?;
+                }
+                Ok(is_gone)
             }
             .boxed()
-        })
-        .await
+        });
+        let is_gone = unlinked.await?;
+        if is_told {
+            self.wake();
+        }
+        Ok(is_gone)
     }
 }
 

@@ -8,9 +8,11 @@ use sqlx::{FromRow, Row as _, SqliteConnection};
 
 use super::blobs::NewBlob;
 use super::columns::Malformed;
+use super::notices::Queued;
 use super::pins::Arrived;
 use super::{
-    BlobChange, BlobState, Error, Metadata, Provenance, blobs, cannot, links, pins, references, repositories, tags,
+    BlobChange, BlobState, Error, Metadata, Notice, Provenance, blobs, cannot, links, notices, pins, references,
+    repositories, tags,
 };
 use crate::oci::{Digest, Manifest, RepositoryName, Tag};
 
@@ -35,6 +37,8 @@ pub struct NewManifest<'a> {
     pub tags: &'a [Tag],
     /// Those of the tags that nobody moves: if one of them names another manifest already, nothing is recorded.
     pub immutable: &'a [Tag],
+    /// What is told of it to those who listen, in the same transaction.
+    pub notices: &'a [Notice],
     /// Now.
     pub now_ms: i64,
 }
@@ -115,6 +119,7 @@ impl Metadata {
         grounds: Grounds,
     ) -> Result<Result<BlobChange, Vec<Digest>>, Error> {
         let owned = Owned::of(self, &new);
+        let is_told = !owned.queued.is_empty();
         let recorded = self.write("record manifest", &new.digest, move |connection| {
             async move {
                 let missing = grounds.missing(connection, &owned.repo).await?;
@@ -126,7 +131,11 @@ impl Metadata {
             }
             .boxed()
         });
-        recorded.await?.map_err(|tag| Error::TagTaken { tag })
+        let recorded = recorded.await?;
+        if is_told {
+            self.wake();
+        }
+        recorded.map_err(|tag| Error::TagTaken { tag })
     }
 
     /// The manifest, if the repository knows it, and whether its bytes are here.
@@ -206,6 +215,7 @@ struct Owned {
     /// Each tag, and whether the configuration pins it.
     tags: Vec<(Tag, bool)>,
     immutable: Vec<Tag>,
+    queued: Vec<Queued>,
     blob: NewBlob,
 }
 
@@ -217,6 +227,7 @@ impl Owned {
             manifest: new.manifest.clone(),
             tags: new.tags.iter().map(|tag| (tag.clone(), index.pins_by_pattern(new.repo, tag))).collect(),
             immutable: new.immutable.to_vec(),
+            queued: index.queued(new.notices),
             blob: NewBlob {
                 digest: new.digest,
                 size_bytes: new.size_bytes,
@@ -330,6 +341,7 @@ async fn put(connection: &mut SqliteConnection, new: &Owned) -> Result<Result<Bl
     }
     let Owned { repo, tags, blob: NewBlob { digest, .. }, .. } = new;
     pins::settle(connection, &Arrived { repo, repository_id, manifest_id, digest, tags }).await?;
+    notices::queue(connection, &new.queued).await?;
     Ok(Ok(change))
 }
 

@@ -28,10 +28,12 @@ mod lists;
 mod losses;
 mod manifests;
 mod names;
+mod notices;
 mod pins;
 mod quotas;
 mod references;
 mod referrers;
+mod removal;
 mod repositories;
 mod retained;
 mod reviews;
@@ -56,6 +58,7 @@ use futures::future::BoxFuture;
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, Connection as _, SqlStr, SqliteConnection};
+use tokio::sync::watch;
 
 pub use access::{RefreshTokenRow, RobotRow, SigningKeyRow};
 pub use audit::{Drift, Flaw};
@@ -69,7 +72,9 @@ pub use lists::ListRow;
 pub use losses::LossRow;
 pub use manifests::{Grounds, ManifestRow, Missing, NewManifest};
 pub use names::{NameRecord, Names};
+pub use notices::{Count, Notice, NoticeCounts, Subscription, WaitingNotice};
 pub use pins::{Extent, PinPattern, PinRow};
+pub use removal::Removal;
 pub use repositories::RepositoryRow;
 pub use retained::{AgedManifest, AgedTag};
 pub use reviews::{After, BlobReview, Decision, ManifestReview, Moment, QueueLength, ReviewedBlob, ReviewedManifest};
@@ -80,6 +85,7 @@ pub use uploads::UploadRow;
 pub use writer::WriteCounts;
 
 use names::Recording;
+use notices::Listeners;
 use writer::{BatchLimits, Failure, Writer};
 
 /// The files of `migrations/`, oldest first: version, name, statements. Append-only, as the files are.
@@ -92,6 +98,8 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (6, "access", include_str!("migrations/0006_access.sql")),
     (8, "names", include_str!("migrations/0008_names.sql")),
     (9, "quotas", include_str!("migrations/0009_quotas.sql")),
+    // Not 7, which is free: a store at 9 would look complete to whoever asks it read-only.
+    (10, "webhooks", include_str!("migrations/0010_webhooks.sql")),
 ];
 
 /// How long to wait for a lock of the file. Only another process can hold one: a backup, or somebody's `sqlite3`.
@@ -157,6 +165,10 @@ struct Inner {
     names_held: Option<Arc<AtomicBool>>,
     /// Of tags that the configuration pins.
     pin_patterns: OnceLock<Vec<PinPattern>>,
+    /// Who wants to be told of what.
+    listeners: OnceLock<Listeners>,
+    /// Something was queued for one of them.
+    noticed: watch::Sender<()>,
 }
 
 impl std::fmt::Debug for Metadata {
@@ -216,8 +228,7 @@ impl Metadata {
         let limits = BatchLimits { commands_max: batch_max, duration_max: batch_duration_max };
         let names_held = recording.as_ref().map(Recording::hold);
         let writer = Writer::start(path.clone(), connection, limits, recording);
-        let (names, pin_patterns) = (Mutex::new(ahead), OnceLock::new());
-        Ok(Self { inner: Arc::new(Inner { path, readers, writer, names, names_held, pin_patterns }) })
+        Ok(Self::of(path, readers, writer, ahead, names_held))
     }
 
     /// Opens an index to ask it only, also while another process changes it: nothing is written, and every change fails with
@@ -241,8 +252,19 @@ impl Metadata {
             Ordering::Less => return Err(Error::SchemaOlder { path, found, known }),
             Ordering::Equal => {}
         }
-        let (writer, names, pin_patterns) = (Writer::none(), Mutex::default(), OnceLock::new());
-        Ok(Self { inner: Arc::new(Inner { path, readers, writer, names, names_held: None, pin_patterns }) })
+        Ok(Self::of(path, readers, Writer::none(), None, None))
+    }
+
+    fn of(
+        path: PathBuf,
+        readers: SqlitePool,
+        writer: Writer,
+        ahead: Option<Names>,
+        names_held: Option<Arc<AtomicBool>>,
+    ) -> Self {
+        let (names, pin_patterns, listeners) = (Mutex::new(ahead), OnceLock::new(), OnceLock::new());
+        let noticed = watch::Sender::new(());
+        Self { inner: Arc::new(Inner { path, readers, writer, names, names_held, pin_patterns, listeners, noticed }) }
     }
 
     /// Waits for the questions under way and for every change sent before, writes the log back into the file and closes it.

@@ -2,7 +2,7 @@
 
 use futures::FutureExt as _;
 
-use super::{Error, Metadata, cannot, manifests, tags};
+use super::{Error, Metadata, Notice, cannot, manifests, notices, tags};
 use crate::oci::{Digest, RepositoryName, Tag};
 
 /// A pushed tag and its age.
@@ -64,9 +64,14 @@ impl Metadata {
     }
 
     /// Deletes the tag, if it is still as it was when that was decided. False if it is not.
-    pub async fn delete_tag_as_it_was(&self, repo: &RepositoryName, tag: &AgedTag) -> Result<bool, Error> {
-        let (repo, was) = (repo.clone(), tag.clone());
-        self.write("delete tag", &tag.name, move |connection| {
+    pub async fn delete_tag_as_it_was(
+        &self,
+        repo: &RepositoryName,
+        tag: &AgedTag,
+        notices: &[Notice],
+    ) -> Result<bool, Error> {
+        let (repo, was, queued) = (repo.clone(), tag.clone(), self.queued(notices));
+        let deleted = self.write("delete tag", &tag.name, move |connection| {
             async move {
                 let is_as_it_was: bool = sqlx::query_scalar(
                     "SELECT EXISTS (SELECT 1 FROM repository r JOIN tag t ON t.repository_id = r.id
@@ -79,17 +84,28 @@ impl Metadata {
                 .bind(was.updated_ms)
                 .fetch_one(&mut *connection)
                 .await?;
-                if is_as_it_was { tags::delete(connection, &repo, &was.name).await } else { Ok(false) }
+                let is_gone = is_as_it_was && tags::delete(connection, &repo, &was.name).await?;
+                if is_gone {
+                    notices::queue(connection, &queued).await?;
+                }
+                Ok(is_gone)
             }
             .boxed()
-        })
-        .await
+        });
+        let is_gone = deleted.await?;
+        self.wake();
+        Ok(is_gone)
     }
 
     /// As [`Metadata::delete_manifest`], unless a tag names it by now. False if one does, or there is no such manifest.
-    pub async fn delete_untagged(&self, repo: &RepositoryName, digest: &Digest) -> Result<bool, Error> {
-        let (repo, wanted) = (repo.clone(), *digest);
-        self.write("delete untagged manifest", digest, move |connection| {
+    pub async fn delete_untagged(
+        &self,
+        repo: &RepositoryName,
+        digest: &Digest,
+        notices: &[Notice],
+    ) -> Result<bool, Error> {
+        let (repo, wanted, queued) = (repo.clone(), *digest, self.queued(notices));
+        let deleted = self.write("delete untagged manifest", digest, move |connection| {
             async move {
                 let is_tagged: bool = sqlx::query_scalar(
                     "SELECT EXISTS (SELECT 1 FROM repository r JOIN manifest m ON m.repository_id = r.id
@@ -99,10 +115,16 @@ impl Metadata {
                 .bind(wanted)
                 .fetch_one(&mut *connection)
                 .await?;
-                if is_tagged { Ok(false) } else { manifests::delete(connection, &repo, &wanted).await }
+                let is_gone = !is_tagged && manifests::delete(connection, &repo, &wanted).await?;
+                if is_gone {
+                    notices::queue(connection, &queued).await?;
+                }
+                Ok(is_gone)
             }
             .boxed()
-        })
-        .await
+        });
+        let is_gone = deleted.await?;
+        self.wake();
+        Ok(is_gone)
     }
 }

@@ -123,19 +123,6 @@ impl Metadata {
             .await
     }
 
-    /// The pushed tags that name the manifest.
-    pub async fn list_pushed_tags_of(&self, repo: &RepositoryName, digest: &Digest) -> Result<Vec<Tag>, Error> {
-        sqlx::query_scalar(
-            "SELECT t.name FROM repository r JOIN tag t ON t.repository_id = r.id JOIN manifest m ON m.id = t.manifest_id
-             WHERE r.name = $1 AND m.digest = $2 AND t.pushed ORDER BY t.name",
-        )
-        .bind(repo)
-        .bind(digest)
-        .fetch_all(self.readers())
-        .await
-        .map_err(cannot("list the tags of", digest))
-    }
-
     /// Up to `limit` tags of the repository after `after`, in bytewise order.
     pub async fn list_tags(&self, repo: &RepositoryName, after: Option<&str>, limit: usize) -> Result<Vec<Tag>, Error> {
         sqlx::query_scalar(
@@ -167,6 +154,22 @@ pub(super) async fn delete(
         pins::refresh(connection).await?;
     }
     Ok(done.rows_affected() > 0)
+}
+
+/// Is there such a tag, and was it pushed?
+pub(super) async fn is_pushed(
+    connection: &mut SqliteConnection,
+    repo: &RepositoryName,
+    tag: &Tag,
+) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM repository r JOIN tag t ON t.repository_id = r.id
+                        WHERE r.name = $1 AND t.name = $2 AND t.pushed)",
+    )
+    .bind(repo)
+    .bind(tag)
+    .fetch_one(connection)
+    .await
 }
 
 /// Points a tag at a manifest; false if it was pushed and this is no push.

@@ -4,6 +4,7 @@
 
 mod code;
 mod digest;
+mod event;
 mod manifest;
 mod media_type;
 mod name;
@@ -16,6 +17,7 @@ mod written;
 
 pub use code::ErrorCode;
 pub use digest::{Algorithm, Digest, DigestInvalid, Digester};
+pub use event::{EVENTS_TYPE, Event, EventActor, EventKind, EventRequest, EventSource, EventTarget};
 pub use manifest::{Descriptor, Manifest, ManifestInvalid};
 pub use media_type::{ManifestKind, MediaType, OCI_INDEX};
 pub use name::{Host, HostInvalid, NameInvalid, RepositoryName};

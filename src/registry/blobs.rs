@@ -122,7 +122,8 @@ impl Registry {
     /// Takes a blob out of a repository at once, even if a manifest there names it. Its bytes go when nobody needs them.
     pub async fn delete_blob(&self, target: &Target, digest: &Digest) -> Result<(), Error> {
         let name = self.stored_name(target, Probe::Blob(*digest)).await?;
-        if self.depot().metadata.unlink_blob(&name, digest).await? {
+        let notices = self.unlinked(&name, digest, target.caller.witness.as_deref());
+        if self.depot().metadata.unlink_blob_telling(&name, digest, &notices).await? {
             fault::point("delete: done");
             Ok(())
         } else {

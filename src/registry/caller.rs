@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::cache::Witness;
 use crate::oci::{RepositoryName, Tag};
 use crate::upstream::Credentials;
 
@@ -22,6 +23,8 @@ pub struct Caller {
     pub sight: Sight,
     /// The tags that nobody moves or deletes in the repository that it asks for.
     pub keeps: Keeps,
+    /// What is told of its request, if anybody listens.
+    pub witness: Option<Arc<Witness>>,
 }
 
 type Sees = dyn Fn(&RepositoryName) -> bool + Send + Sync;

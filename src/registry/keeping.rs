@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::routing::Target;
-use super::{Caller, Error, Names, Registry};
-use crate::cache::{self, to_the_end};
+use super::{Caller, Error, Keeps, Names, Registry};
+use crate::cache::{self, Witness, to_the_end};
 use crate::metadata::Metadata;
 use crate::oci::{Reference, RepositoryName};
 
@@ -65,13 +65,16 @@ impl Registry {
         self: &Arc<Self>,
         name: &RepositoryName,
         reference: &Reference,
+        witness: Option<Arc<Witness>>,
     ) -> Result<RepositoryName, Error> {
         let kept = self.kept_name(name).await?;
         if self.depot().metadata.is_pinned(&kept, reference).await? {
             return Err(Error::Pinned { name: kept, reference: reference.clone() });
         }
         let (this, repository, wanted) = (Arc::clone(self), kept.clone(), reference.clone());
-        let removed = to_the_end(async move { this.forget_manifest(&repository, &wanted).await });
+        let removed = to_the_end(async move {
+            this.forget_manifest(&repository, &wanted, Keeps::default(), witness.as_deref()).await
+        });
         if removed.await.unwrap_or(Err(Error::cache(&kept)(cache::Error::Stopped)))? {
             Ok(kept)
         } else {
@@ -83,6 +86,7 @@ impl Registry {
     pub async fn remove_repository(
         self: &Arc<Self>,
         name: &RepositoryName,
+        witness: Option<Arc<Witness>>,
     ) -> Result<(RepositoryName, RemovedRepository), Error> {
         let kept = self.kept_name(name).await?;
         let metadata = &self.depot().metadata;
@@ -96,12 +100,16 @@ impl Registry {
             return Err(Error::Pinned { name: kept, reference: pin.reference });
         }
         let (this, repository) = (Arc::clone(self), kept.clone());
-        let removed = to_the_end(async move { this.forget_repository(&repository).await });
+        let removed = to_the_end(async move { this.forget_repository(&repository, witness.as_deref()).await });
         let removed = removed.await.unwrap_or(Err(Error::cache(&kept)(cache::Error::Stopped)))?;
         Ok((kept, removed))
     }
 
-    async fn forget_repository(&self, name: &RepositoryName) -> Result<RemovedRepository, Error> {
+    async fn forget_repository(
+        &self,
+        name: &RepositoryName,
+        witness: Option<&Witness>,
+    ) -> Result<RemovedRepository, Error> {
         let metadata = &self.depot().metadata;
         let mut removed = RemovedRepository::default();
         loop {
@@ -110,7 +118,8 @@ impl Registry {
                 break;
             }
             for digest in page {
-                removed.manifests += u64::from(self.forget_manifest(name, &Reference::Digest(digest)).await?);
+                let is_gone = self.forget_manifest(name, &Reference::Digest(digest), Keeps::default(), witness).await?;
+                removed.manifests += u64::from(is_gone);
             }
         }
         loop {
@@ -119,7 +128,8 @@ impl Registry {
                 break;
             }
             for digest in page {
-                removed.links += u64::from(metadata.unlink_blob(name, &digest).await?);
+                let notices = self.unlinked(name, &digest, witness);
+                removed.links += u64::from(metadata.unlink_blob_telling(name, &digest, &notices).await?);
             }
         }
         metadata.delete_empty_repository(name).await?;

@@ -8,9 +8,9 @@ use super::error::Error;
 use super::routing::Target;
 use super::{Keeps, Place, Registry, Sparse, within_patience};
 use crate::cache::space::{Class, Holding, blocks_for};
-use crate::cache::{self, Outcome, Probe, PulledManifest, Source, to_the_end};
+use crate::cache::{self, Outcome, Probe, PulledManifest, Source, Witness, to_the_end};
 use crate::fault;
-use crate::metadata::{self, Grounds, NewManifest, Provenance};
+use crate::metadata::{self, Grounds, NewManifest, Provenance, Removal};
 use crate::oci::{Algorithm, Digest, Manifest, Reference, RepositoryName, Tag};
 
 /// How often what a manifest names is looked for, when it goes while the manifest is being recorded.
@@ -38,6 +38,7 @@ struct Arriving<'a> {
     bytes: Bytes,
     tags: &'a [Tag],
     keeps: &'a Keeps,
+    witness: Option<&'a Witness>,
 }
 
 /// What a push made.
@@ -56,6 +57,8 @@ pub struct PushedManifest {
 pub struct FoundManifest {
     /// The manifest, and how it was come by.
     pub pulled: PulledManifest,
+    /// The repository, by the name under which it is kept.
+    pub(super) name: RepositoryName,
     /// The upstream that what it names may come from.
     source: Option<Source>,
 }
@@ -67,7 +70,8 @@ impl Registry {
     }
 
     /// A client has got a manifest, and may go on to what it names.
-    pub fn manifest_got(&self, found: &FoundManifest) {
+    pub fn manifest_got(&self, found: &FoundManifest, target: &Target, reference: &Reference) {
+        self.pulled(found, target, reference);
         if let Some(source) = &found.source {
             self.prefetch.manifest_got(source, &found.pulled.manifest);
         }
@@ -75,17 +79,21 @@ impl Registry {
 
     async fn find_manifest(&self, target: &Target, reference: &Reference) -> Result<FoundManifest, Error> {
         let insists = target.caller.insists;
-        let (pulled, source) = match self.place(target, Probe::Manifest(reference.clone())).await? {
-            Place::Local(name) => (self.local_manifest(&name, reference).await?, None),
-            Place::Mirror(source) => (self.mirrored_manifest(&source, reference, insists).await?, Some(source)),
+        let (pulled, name, source) = match self.place(target, Probe::Manifest(reference.clone())).await? {
+            Place::Local(name) => (self.local_manifest(&name, reference).await?, name, None),
+            Place::Mirror(source) => {
+                let pulled = self.mirrored_manifest(&source, reference, insists).await?;
+                (pulled, source.canonical.clone(), Some(source))
+            }
             Place::Overlay(name, source) => match self.pushed_manifest(&name, reference).await {
                 Err(Error::ManifestUnknown { .. }) => {
-                    (self.mirrored_manifest(&source, reference, insists).await?, Some(source))
+                    let pulled = self.mirrored_manifest(&source, reference, insists).await?;
+                    (pulled, source.canonical.clone(), Some(source))
                 }
-                answer => (answer?, Some(source)),
+                answer => (answer?, name, Some(source)),
             },
         };
-        Ok(FoundManifest { pulled, source })
+        Ok(FoundManifest { pulled, name, source })
     }
 
     /// Stores a manifest, byte for byte, and lets tags name it. Nothing is visible before everything is durable.
@@ -112,9 +120,10 @@ impl Registry {
         let keeps = target.caller.keeps.clone();
         self.check_kept(&name, &digest, &tags, &keeps).await?;
         let (this, set, repository) = (Arc::clone(self), tags.clone(), name.clone());
+        let witness = target.caller.witness.clone();
         let stored = to_the_end(async move {
-            let (name, tags, manifest, keeps) = (&repository, &*set, &manifest, &keeps);
-            this.adopt_and_store(&behind, Arriving { name, digest, manifest, bytes, tags, keeps }).await
+            let (name, tags, manifest, keeps, witness) = (&repository, &*set, &manifest, &keeps, witness.as_deref());
+            this.adopt_and_store(&behind, Arriving { name, digest, manifest, bytes, tags, keeps, witness }).await
         });
         stored.await.unwrap_or(Err(Error::cache(&name)(cache::Error::Stopped)))?;
         Ok(PushedManifest { digest, subject, tags })
@@ -123,23 +132,10 @@ impl Registry {
     /// Removes a tag, or a manifest with every tag that names it.
     pub async fn delete_manifest(self: &Arc<Self>, target: &Target, reference: &Reference) -> Result<(), Error> {
         let name = self.stored_name(target, Probe::Manifest(reference.clone())).await?;
-        let keeps = &target.caller.keeps;
-        let kept = match reference {
-            _ if keeps.is_nothing() => None,
-            Reference::Digest(digest) => {
-                let tags = self.depot().metadata.list_pushed_tags_of(&name, digest).await?;
-                tags.into_iter().find(|tag| keeps.keeps(tag))
-            }
-            Reference::Tag(tag) => {
-                let row = self.depot().metadata.find_tag(&name, tag).await?;
-                row.filter(|row| row.provenance.is_pushed() && keeps.keeps(tag)).map(|row| row.name)
-            }
-        };
-        if let Some(tag) = kept {
-            return Err(Error::TagImmutable { name, tag });
-        }
         let (this, repository, wanted) = (Arc::clone(self), name.clone(), reference.clone());
-        let deleted = to_the_end(async move { this.forget_manifest(&repository, &wanted).await });
+        let (keeps, witness) = (target.caller.keeps.clone(), target.caller.witness.clone());
+        let deleted =
+            to_the_end(async move { this.forget_manifest(&repository, &wanted, keeps, witness.as_deref()).await });
         if deleted.await.unwrap_or(Err(Error::cache(&name)(cache::Error::Stopped)))? {
             Ok(())
         } else {
@@ -164,19 +160,26 @@ impl Registry {
         Ok(())
     }
 
-    pub(super) async fn forget_manifest(&self, name: &RepositoryName, reference: &Reference) -> Result<bool, Error> {
-        let deleted = match reference {
-            Reference::Tag(tag) => {
-                let deleted = self.depot().metadata.delete_tag(name, tag).await?;
-                self.memory.forget_tag(name, tag);
-                deleted
-            }
-            Reference::Digest(digest) => {
-                let deleted = self.depot().metadata.delete_manifest(name, digest).await?;
-                self.memory.forget_manifest(name, digest);
-                deleted
-            }
-        };
+    /// Tags that are kept keep what they name, as it is in the transaction that removes.
+    pub(super) async fn forget_manifest(
+        &self,
+        name: &RepositoryName,
+        reference: &Reference,
+        keeps: Keeps,
+        witness: Option<&Witness>,
+    ) -> Result<bool, Error> {
+        let removal =
+            if keeps.is_nothing() { Removal::default() } else { Removal::sparing(move |tag| keeps.keeps(tag)) };
+        let removal = removal.telling(self.deleted(name, reference, witness));
+        let removed = self.depot().metadata.remove(name, reference, removal).await;
+        match reference {
+            Reference::Tag(tag) => self.memory.forget_tag(name, tag),
+            Reference::Digest(digest) => self.memory.forget_manifest(name, digest),
+        }
+        let deleted = removed.map_err(|error| match error {
+            metadata::Error::TagKept { tag } => Error::TagImmutable { name: name.clone(), tag },
+            error => error.into(),
+        })?;
         fault::point("delete: done");
         Ok(deleted)
     }
@@ -264,7 +267,7 @@ impl Registry {
         arriving: &Arriving<'_>,
         grounds: Grounds,
     ) -> Result<Result<(), Vec<Digest>>, Error> {
-        let Arriving { name, digest, manifest, ref bytes, tags, keeps } = *arriving;
+        let Arriving { name, digest, manifest, ref bytes, tags, keeps, witness } = *arriving;
         let depot = self.depot();
         let kept: Vec<Tag> = tags.iter().filter(|tag| keeps.keeps(tag)).cloned().collect();
         let size_bytes = bytes.len() as u64;
@@ -274,6 +277,7 @@ impl Registry {
             let stored_bytes = depot.blobs.put(digest, bytes.clone()).await.map_err(Error::from)?;
             fault::point("manifest: stored");
             let new = NewManifest {
+                notices: &self.pushed(name, (&digest, manifest, size_bytes), tags, witness),
                 repo: name,
                 digest,
                 media_type: manifest.kind.media_type(),

@@ -9,6 +9,7 @@ pub mod explain;
 mod import;
 mod keeping;
 mod manifests;
+mod notices;
 mod referrers;
 pub mod retention;
 pub mod routing;
@@ -42,7 +43,7 @@ pub use uploads::{Chunk, Mounted};
 pub use crate::blobs::{BlobPin, BlobReader, Growth, Progress, Standing};
 pub use crate::cache::{
     Bypass, Depot, Error as CacheError, FillView, Garbage, Outcome, PulledManifest, ScrubView, Staleness,
-    StoredManifest, SweepRequest, Swept, Verified,
+    StoredManifest, SweepRequest, Swept, Verified, Witness,
 };
 pub use crate::metadata::{PinRow as Pinned, RepositoryHolding, TagHolding};
 pub use crate::upstream::{Credentials, Error as UpstreamError};
@@ -101,6 +102,7 @@ pub struct Registry {
     proofs: Proofs,
     access: Arc<Access>,
     uploads: Uploads,
+    pulls: notices::Pulls,
     /// Blobs a client was told an upstream has, by the repository it may be about to push to.
     vouched: Cache<(RepositoryName, Digest), Source>,
     options: Options,
@@ -208,6 +210,7 @@ impl Registry {
             access,
             guarded,
             uploads: Uploads::default(),
+            pulls: notices::Pulls::default(),
             vouched: Cache::builder().max_capacity(VOUCHED_MAX).time_to_live(VOUCHED_FOR).build(),
             options,
         }

@@ -210,8 +210,14 @@ impl Registry {
         let ended = to_the_end(async move {
             let metadata = &this.depot().metadata;
             let is_gone = match &doomed {
-                Doomed::Tag(tag) => metadata.delete_tag_as_it_was(&name, tag).await?,
-                Doomed::Manifest(digest) => metadata.delete_untagged(&name, digest).await?,
+                Doomed::Tag(tag) => {
+                    let notices = this.deleted(&name, &Reference::Tag(tag.name.clone()), None);
+                    metadata.delete_tag_as_it_was(&name, tag, &notices).await?
+                }
+                Doomed::Manifest(digest) => {
+                    let notices = this.deleted(&name, &Reference::Digest(*digest), None);
+                    metadata.delete_untagged(&name, digest, &notices).await?
+                }
             };
             match doomed {
                 Doomed::Tag(tag) => this.memory.forget_tag(&name, &tag.name),

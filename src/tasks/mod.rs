@@ -13,6 +13,7 @@ use tracing::warn;
 
 use crate::registry::Registry;
 use crate::report::Chain;
+use crate::telemetry::Audit;
 
 /// How often last reads are written to the index: a crash forgets this much of the order of eviction.
 const FLUSH_EVERY: Duration = Duration::from_secs(30);
@@ -33,12 +34,13 @@ pub struct Intervals {
 }
 
 /// Repeats every job until `shutdown`, and flushes what is noted before it returns.
-pub async fn run(registry: Arc<Registry>, intervals: Intervals, shutdown: CancellationToken) {
+pub async fn run(registry: Arc<Registry>, intervals: Intervals, audit: Option<Audit>, shutdown: CancellationToken) {
     let (mut since_flush, mut since_expiry, mut since_retention) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
     while shutdown.run_until_cancelled(tokio::time::sleep(LOOK_EVERY)).await.is_some() {
         if let Err(error) = registry.depot().room.keep_bounds().await {
             warn!(error = %Chain(&error), "making room within the bounds failed and will be tried again");
         }
+        registry.queue_pulls().await;
         since_flush += LOOK_EVERY;
         since_expiry += LOOK_EVERY;
         since_retention += LOOK_EVERY;
@@ -57,9 +59,10 @@ pub async fn run(registry: Arc<Registry>, intervals: Intervals, shutdown: Cancel
         }
         if since_retention >= intervals.retention_every {
             since_retention = Duration::ZERO;
-            retention::run_once(&registry).await;
+            retention::run_once(&registry, audit.as_ref()).await;
         }
     }
+    registry.queue_pulls().await;
     flush(&registry).await;
 }
 

@@ -16,14 +16,6 @@ const GATHERING: Duration = Duration::from_millis(10);
 /// Memory kept for gathering between two writes; what a burst took beyond it is given back.
 const KEPT_BYTES: usize = 256 * 1024;
 
-/// Lines dropped in this process, because the log's reader left too many unread.
-static DROPPED: AtomicU64 = AtomicU64::new(0);
-
-/// How many log lines were dropped since the process began.
-pub fn lines_dropped() -> u64 {
-    DROPPED.load(Ordering::Relaxed)
-}
-
 /// Takes whole lines from any thread.
 #[derive(Clone, Debug)]
 pub struct Lines(Arc<Shared>);
@@ -41,6 +33,8 @@ struct Shared {
     wake: Condvar,
     bytes_max: usize,
     tell: fn(u64) -> String,
+    /// Dropped since the start.
+    dropped: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -55,10 +49,16 @@ impl Lines {
     /// Begins to write to `out`. More than `bytes_max` are never kept for it; `tell` makes the line that stands in the
     /// place of so many dropped ones.
     pub fn start(out: impl Write + Send + 'static, bytes_max: usize, tell: fn(u64) -> String) -> (Self, Guard) {
-        let shared = Arc::new(Shared { gathered: Mutex::default(), wake: Condvar::new(), bytes_max, tell });
+        let (gathered, wake, dropped) = (Mutex::default(), Condvar::new(), AtomicU64::new(0));
+        let shared = Arc::new(Shared { gathered, wake, bytes_max, tell, dropped });
         let of_writer = Arc::clone(&shared);
         let writer = std::thread::Builder::new().name("log".to_owned()).spawn(move || of_writer.write_to(out));
         (Self(Arc::clone(&shared)), Guard { shared, writer: writer.ok() })
+    }
+
+    /// How many lines were dropped, because their reader left too many unread.
+    pub fn dropped(&self) -> u64 {
+        self.0.dropped.load(Ordering::Relaxed)
     }
 }
 
@@ -72,7 +72,7 @@ impl Shared {
         let mut gathered = self.lock();
         if gathered.bytes.len() + line.len() > self.bytes_max {
             gathered.dropped += 1;
-            DROPPED.fetch_add(1, Ordering::Relaxed);
+            self.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }
         let was_empty = gathered.bytes.is_empty();
@@ -179,7 +179,7 @@ mod tests {
         drop(go_on);
         drop(guard);
         assert_eq!(String::from_utf8_lossy(&taken.lock().unwrap()), "first\n12345\n67890\n2 lost\n");
-        assert!(lines_dropped() >= 2);
+        assert_eq!(lines.dropped(), 2);
     }
 
     #[test]

@@ -1,12 +1,23 @@
-//! Where log lines go and what they look like.
+//! Where log lines go and what they look like, and those of the audit log.
 
+pub mod audit;
 mod lines;
 
 use std::io::IsTerminal as _;
+use std::sync::OnceLock;
 
 use tracing_subscriber::EnvFilter;
 
-pub use lines::{Guard, Lines, lines_dropped};
+pub use audit::Audit;
+pub use lines::{Guard, Lines};
+
+/// The log's lines; only the first start in a process counts.
+static LOG: OnceLock<Lines> = OnceLock::new();
+
+/// How many log lines were dropped since the process began.
+pub fn lines_dropped() -> u64 {
+    LOG.get().map_or(0, Lines::dropped)
+}
 
 /// What log lines look like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +38,7 @@ pub fn start(format: Format, filter: &str, buffer_bytes: usize) -> Guard {
     let as_json = format == Format::Json || (format == Format::Auto && !is_terminal);
     let tell: fn(u64) -> String = if as_json { tell_in_json } else { tell_in_text };
     let (lines, guard) = Lines::start(std::io::stderr(), buffer_bytes, tell);
+    LOG.get_or_init(|| lines.clone());
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(lines);
     // Only the first start in a process counts; tests start many servers.

@@ -68,6 +68,13 @@ impl Clients {
         Ok(clients)
     }
 
+    /// Clients for one host that is no registry; `host` is what the operator calls it.
+    pub fn to(host: Host, url: &Url, tls: Tls, route: Route, connect_timeout: Duration) -> Result<Self, Error> {
+        let clients = Self { host, origin: url.clone(), tls, route, connect_timeout, made: Default::default() };
+        clients.for_url(url, Kind::Metadata)?;
+        Ok(clients)
+    }
+
     /// The client to ask this URL with.
     pub fn for_url(&self, url: &Url, kind: Kind) -> Result<&Client, Error> {
         // Without settings of its own a host is treated like any other, by the same client.

@@ -50,20 +50,23 @@ pub use budget::Budget;
 /// For the fuzz targets, which read what a stranger may answer.
 #[doc(hidden)]
 pub use challenge::{Challenge, parse as parse_challenge};
+pub use clients::Clients;
 pub use credentials::{Account, Credentials, Programs};
 pub use error::{Asked, Error, Nonsense, Wait};
 pub use options::{Options, Route, SourceOptions, Tls};
+/// What a file with a secret says now.
+pub use outside::read as read_secret;
 pub use redact::SafeUrl;
 pub use referrers::ReferrersPage;
 pub use sources::{Origin, SourceState};
 pub use tags::TagPage;
+pub use transport::Kind;
 
 use crate::metrics::Metrics;
 use crate::oci::{Digest, Host, ManifestKind, MediaType, Reference, RepositoryName};
 use answer::Answer;
 use body::Body;
 use sources::{Question, Source, Sources};
-use transport::Kind;
 
 /// One registry to fetch from. Clones share connections, tokens and rate limits.
 #[derive(Clone)]

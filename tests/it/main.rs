@@ -59,5 +59,7 @@ mod tls; // both versions of HTTP, certificates that change, clients that show s
 mod uploads; // sessions: chunks, ends, resuming, limits
 mod upstream_client; // the client of an upstream against every fault a registry was seen to have
 mod warm;
+mod web_pages; // what pages in an operator's browser cannot do
+mod webhooks; // receivers that are told what happened
 mod why; // what is told of a reference, held against the pull
 mod wire; // what real clients do on the wire

@@ -11,10 +11,11 @@ use tracing::{info, warn};
 use super::Room;
 use super::naming::Naming;
 use crate::cache::Error;
+use crate::cache::notice::notice;
 use crate::cache::space::Candidate;
 use crate::fault;
 use crate::metadata::BlobRow;
-use crate::oci::Digest;
+use crate::oci::{Digest, EventKind, EventTarget};
 use crate::report::Chain;
 
 /// Cached blobs looked at per round of eviction.
@@ -121,7 +122,34 @@ impl Room {
             self.metrics.evicted_bytes.increment(row.stored_bytes);
             info!(digest = %row.digest, stored_bytes = row.stored_bytes, "evicted");
         }
+        self.tell_evicted(&removed).await;
         Ok(removed.iter().map(|row| row.stored_bytes).sum())
+    }
+
+    /// Room is made whether or not anybody can be told.
+    async fn tell_evicted(&self, removed: &[BlobRow]) {
+        if !self.metadata.is_listened_to(EventKind::Evict) {
+            return;
+        }
+        let told = async {
+            let mut notices = Vec::new();
+            for row in removed {
+                let target = EventTarget {
+                    digest: Some(row.digest.to_string()),
+                    size: Some(row.size_bytes),
+                    length: Some(row.size_bytes),
+                    ..EventTarget::default()
+                };
+                for repository in self.metadata.repositories_of(&row.digest).await? {
+                    let (kind, target, now_ms) = (EventKind::Evict, target.clone(), self.clock.now_ms());
+                    notices.push(notice(&self.metadata, kind, &repository, target, None, now_ms));
+                }
+            }
+            self.metadata.queue_notices(&notices).await
+        };
+        if let Err(error) = told.await {
+            warn!(error = %Chain(&error), "events about evicted blobs could not be queued");
+        }
     }
 
     /// The second step for one victim whose row says `deleting`. False if somebody needs it after all.

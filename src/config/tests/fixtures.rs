@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::{
-    super::{Identity, Password, Upstream},
+    super::{Identity, Password, Route, Upstream, Webhook, WebhookUrl},
     ServeFlags, assembled, checked, from_text,
 };
 
@@ -50,10 +50,21 @@ fn bad_fixtures_have_their_errors_beside_them() {
 fn the_effective_configuration_loads_to_itself() {
     for (name, text, _) in fixtures("good", "effective") {
         let mut config = from_text(&text).unwrap();
-        // A password is printed redacted, so it is the one thing that does not come back.
+        // A secret is printed redacted, so it is the one thing that does not come back.
         config.upstreams.iter_mut().for_each(forget_passwords);
+        config.webhooks.iter_mut().for_each(forget_secrets);
         let again = from_text(&checked(config.clone(), Vec::new(), false)).unwrap();
         assert_eq!(again, config, "{name}");
+    }
+}
+
+/// Leaves what is printed of a receiver.
+fn forget_secrets(webhook: &mut Webhook) {
+    webhook.url = WebhookUrl(format!("{:?}", webhook.url).parse().unwrap());
+    webhook.secret = None;
+    webhook.headers.clear();
+    if let Route::Through(_) = webhook.route {
+        webhook.route = Route::System;
     }
 }
 

@@ -145,7 +145,7 @@ fn the_list_of_keys_is_the_shape() {
     let mut shape: Vec<Vec<String>> = Vec::new();
     for top in known_to_the_shape(&[]) {
         let (way, is_leaf): (Vec<&str>, bool) = match top.as_str() {
-            "overlay" | "local_only" | "quotas" | "pin" | "retention" | "offline" => (vec![&top], true),
+            "overlay" | "local_only" | "quotas" | "pin" | "retention" | "webhooks" | "offline" => (vec![&top], true),
             "upstreams" => (vec![&top, HOST], true),
             section => (vec![section], false),
         };

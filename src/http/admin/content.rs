@@ -144,12 +144,13 @@ pub async fn list(registry: &Registry, asked: &Asked, id: RequestId) -> Result<R
 
 /// Removes what `?ref=` or `?repository=` names.
 pub async fn remove(registry: &std::sync::Arc<Registry>, asked: &Asked, id: RequestId) -> Result<Response, ApiError> {
+    let witness = || asked.witness.clone();
     if let Some(repository) = repository(asked)? {
-        let (name, removed) = registry.remove_repository(&repository).await.map_err(failed(id))?;
+        let (name, removed) = registry.remove_repository(&repository, witness()).await.map_err(failed(id))?;
         return Ok(json(&Removed { removed: name.to_string(), manifests: Some(removed.manifests) }));
     }
     let (name, reference) = named(asked)?;
-    let kept = registry.remove(&name, &reference).await.map_err(failed(id))?;
+    let kept = registry.remove(&name, &reference, witness()).await.map_err(failed(id))?;
     Ok(json(&Removed { removed: written(&kept, &reference), manifests: None }))
 }
 

@@ -31,6 +31,12 @@ pub enum Denied {
         /// The header that says so.
         header: &'static str,
     },
+    /// It has the right address and calls us by a name that may be somebody else's.
+    #[error("{}", foreign_name(host))]
+    Name {
+        /// The name.
+        host: String,
+    },
     /// Nobody knows where it came from.
     #[error("only addresses in http.admin_from may do this, and this request has none")]
     Unknown,
@@ -42,14 +48,30 @@ impl Door {
         Self { from }
     }
 
-    /// May the caller look inside and steer? What a trusted proxy sends on comes from where that one says.
+    /// May the caller look inside and steer? What a trusted proxy sends on comes from where that one says. An address alone
+    /// proves nothing of a browser that was led here by somebody else's name.
     pub fn admit(&self, asked: &Asked) -> Result<(), Denied> {
         if let Some(header) = asked.client.unvouched {
             return Err(Denied::Forwarded { header });
         }
         let address = asked.client.address.ok_or(Denied::Unknown)?;
-        if contain(&self.from, address) { Ok(()) } else { Err(Denied::Address { peer: address }) }
+        if !contain(&self.from, address) {
+            return Err(Denied::Address { peer: address });
+        }
+        if !asked.is_well_named {
+            return Err(Denied::Name { host: asked.reached_by().unwrap_or_default() });
+        }
+        Ok(())
     }
+}
+
+/// What is told to who calls us by a name that may be somebody else's.
+pub fn foreign_name(host: &str) -> String {
+    let host: String = host.chars().take(80).collect();
+    format!(
+        "the Host of this request is {host}, which may be anybody's name for this server, so that a web page can have sent \
+         it: use an address or localhost, or add the name to http.names"
+    )
 }
 
 #[cfg(test)]
@@ -57,6 +79,7 @@ mod tests {
     use std::net::SocketAddr;
 
     use super::*;
+    use crate::http::OwnNames;
     use crate::http::forwarded::Client;
 
     fn asked(peer: Option<&str>, headers: &[(&'static str, &str)]) -> Asked {
@@ -73,7 +96,7 @@ mod tests {
         let trusted: Vec<IpNet> = trusted.iter().map(|network| network.parse().unwrap()).collect();
         let client = Client::of(peer, false, request.headers(), &trusted);
         request.extensions_mut().insert(client);
-        Asked::new(request).0
+        Asked::new(request, &OwnNames::default()).0
     }
 
     #[test]

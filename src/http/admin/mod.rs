@@ -27,9 +27,10 @@ use super::body::Body;
 use super::error::ApiError;
 use super::gate;
 use super::patience;
-use super::request::{Asked, RequestId};
+use super::request::Asked;
+use crate::oci::EventKind;
 
-pub use door::{Denied, Door};
+pub use door::{Denied, Door, foreign_name};
 pub use moment::Moment;
 pub use route::{Action, Unroutable};
 
@@ -40,16 +41,28 @@ pub async fn serve(State(app): State<AppState>, request: Request) -> Response {
     let answer = match routed {
         Ok(action) => {
             line.operation = Some(Operation::Admin(action.clone()));
-            dispatch(&app, &action, request, line.id).await
+            dispatch(&app, &action, request, &mut line).await
         }
         Err(unroutable) => Err(unroutable.into()),
     };
     line.answered_with(answer.unwrap_or_else(ApiError::into_response))
 }
 
-async fn dispatch(app: &AppState, action: &Action, request: Request, id: RequestId) -> Result<Response, ApiError> {
-    let (asked, body) = Asked::new(request);
-    gate::admit_admin(app, &asked).await?;
+async fn dispatch(app: &AppState, action: &Action, request: Request, line: &mut Line) -> Result<Response, ApiError> {
+    let (mut asked, body) = Asked::new(request, &app.names);
+    if let Some(notes) = &mut line.notes {
+        notes.take(&asked);
+    }
+    let admitted = gate::admit_admin(app, &mut asked).await;
+    line.identity = asked.identity.clone();
+    let rule = admitted?;
+    if let Some(notes) = &mut line.notes {
+        notes.rule = Some(rule.to_owned());
+    }
+    let id = line.id;
+    if *action == Action::RemoveContent && app.registry.is_listened_to(EventKind::Delete) {
+        asked.testify(id, line.identity.as_deref());
+    }
     let body = patience::patient(body, app.read_timeout);
     match action {
         Action::ImportBlob => cached::blob(&app.registry, &asked, body, id).await,

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Moment, json};
 use crate::auth::{NewRobot, Permission, Permissions, ROBOT_PREFIX, Robot, RobotError, Robots};
+use crate::http::audit::About;
 use crate::http::body::Body;
 use crate::http::error::ApiError;
 use crate::http::request::RequestId;
@@ -102,7 +103,9 @@ pub async fn create(robots: &Robots, body: RequestBody, now_ms: i64, id: Request
     match robots.create(wanted, now_ms).await {
         Ok((robot, token)) => {
             let shown = RobotShown::of(robot, Some(token.expose_secret().to_owned()));
-            Ok((StatusCode::CREATED, json(&shown)).into_response())
+            let mut answer = (StatusCode::CREATED, json(&shown)).into_response();
+            answer.extensions_mut().insert(About(shown.name));
+            Ok(answer)
         }
         Err(RobotError::Auth(error)) => Err(ApiError::internal(&error, &id.to_string())),
         Err(error) => Err(unreadable(error.to_string())),

@@ -67,6 +67,20 @@ pub enum Unroutable {
 }
 
 impl Action {
+    /// Does it do more than tell?
+    pub const fn changes(&self) -> bool {
+        !matches!(
+            self,
+            Self::ListFills
+                | Self::ShowScrub
+                | Self::Explain
+                | Self::ListRobots
+                | Self::ListPins
+                | Self::ListContent
+                | Self::PlanRetention
+        )
+    }
+
     /// The word for log and metrics.
     pub const fn as_str(&self) -> &'static str {
         match self {

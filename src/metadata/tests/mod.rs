@@ -6,6 +6,7 @@ mod lists;
 mod manifests;
 mod model;
 mod names;
+mod notices;
 mod tags;
 mod uploads;
 
@@ -14,7 +15,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 
 use super::*;
-use crate::oci::{Algorithm, Digest, Manifest, RepositoryName, Tag};
+use crate::oci::{Algorithm, Digest, EventKind, EventSource, Manifest, Reference, RepositoryName, Tag};
 
 /// An index in a folder of its own. Batches are bounded by number alone, so that no test depends on the machine's speed.
 struct Index {
@@ -109,6 +110,7 @@ fn put<'a>(
         provenance,
         tags,
         immutable: &[],
+        notices: &[],
         now_ms: 1,
     }
 }

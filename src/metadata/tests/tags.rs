@@ -94,3 +94,37 @@ async fn repositories_are_listed_bytewise_while_they_hold_something() {
     index.delete_manifest(&repo("a-b"), &digest("m")).await.unwrap();
     assert_eq!(index.list_repositories(None, 2).await.unwrap(), expected[2..4]);
 }
+
+#[tokio::test]
+async fn a_tag_that_comes_between_the_question_and_the_removal_is_spared_with_its_manifest() {
+    let index = Index::new().await;
+    let (team, image) = (repo("team/app"), image(&["config"]));
+    index.put_manifest(put(&team, "m", &image, Provenance::Pushed, &[tag("latest")])).await.unwrap();
+    let keeps = |tag: &Tag| tag.as_str().starts_with('v');
+    // Whoever asked before this push was told that nothing keeps the manifest; both changes are on their way at once, and
+    // the push came first.
+    let tags = [tag("v1")];
+    let pushing = index.put_manifest(put(&team, "m", &image, Provenance::Pushed, &tags));
+    let wanted = Reference::Digest(digest("m"));
+    let removing = index.remove(&team, &wanted, Removal::sparing(keeps));
+    let (pushed, removed) = futures::future::join(pushing, removing).await;
+    pushed.unwrap();
+    assert!(matches!(removed, Err(Error::TagKept { tag }) if tag.as_str() == "v1"));
+    assert_eq!(index.find_tag(&team, &tag("v1")).await.unwrap().map(|row| row.digest), Some(digest("m")));
+    let wanted = Reference::Tag(tag("v1"));
+    assert!(matches!(index.remove(&team, &wanted, Removal::sparing(keeps)).await, Err(Error::TagKept { .. })));
+    let latest = Reference::Tag(tag("latest"));
+    assert!(index.remove(&team, &latest, Removal::sparing(keeps)).await.unwrap(), "another tag of it goes");
+    assert!(index.remove(&team, &wanted, Removal::default()).await.unwrap());
+    let wanted = Reference::Digest(digest("m"));
+    assert!(index.remove(&team, &wanted, Removal::sparing(keeps)).await.unwrap(), "nothing keeps it any more");
+}
+
+#[tokio::test]
+async fn a_cached_tag_is_spared_by_nobody() {
+    let index = Index::new().await;
+    let (hub, image) = (repo("hub.example/app"), image(&["config"]));
+    index.put_manifest(put(&hub, "m", &image, Provenance::Cached, &[tag("v1")])).await.unwrap();
+    let wanted = Reference::Tag(tag("v1"));
+    assert!(index.remove(&hub, &wanted, Removal::sparing(|_| true)).await.unwrap());
+}

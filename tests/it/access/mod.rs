@@ -9,6 +9,7 @@ mod oidc;
 mod rules;
 mod token_server;
 mod tokens;
+mod trail;
 
 use std::collections::BTreeMap;
 

@@ -11,6 +11,7 @@ pub mod layout;
 pub mod process;
 pub mod push;
 pub mod raw;
+pub mod receiver;
 pub mod registry;
 pub mod signer;
 pub mod upstream;

@@ -20,13 +20,14 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("registry", &["cache", "blobs", "metadata", "upstream", "oci"]),
     ("tasks", &["registry", "cache", "blobs", "metadata", "storage", "oci"]),
     ("auth", &["metadata", "oci"]),
+    ("webhooks", &["metadata", "upstream", "oci"]),
     ("http", &["registry", "auth", "oci"]),
     ("config", &[]),
     (
         "cli",
         &[
             "config", "http", "tasks", "registry", "auth", "cache", "upstream", "metadata", "blobs", "storage", "oci",
-            "layout",
+            "layout", "webhooks",
         ],
     ),
 ];
@@ -45,7 +46,14 @@ const PLACES: &[(&str, &[&str], &[&str])] = &[
     (
         "files are opened in storage/; layouts and a command's files are where they are told to be, and secrets of upstreams may change",
         &["tokio::fs", "File::open", "File::create", "File::options", "OpenOptions"],
-        &["src/storage/", "src/layout/", "src/cli/setup/write.rs", "src/cli/reach.rs", "src/upstream/outside.rs"],
+        &[
+            "src/storage/",
+            "src/layout/",
+            "src/cli/setup/write.rs",
+            "src/cli/reach.rs",
+            "src/upstream/outside.rs",
+            "src/telemetry/audit.rs",
+        ],
     ),
     (
         "the file system is changed and asked in storage/; config reads its own files, a command those it is told to",
