@@ -140,7 +140,7 @@ impl Asked {
         let (insists, only_stored) = (self.insists, self.only_stored);
         let (witness, identity) = (self.witness.clone(), self.identity.clone());
         let credentials = self.credentials();
-        let caller = Caller { credentials, identity, insists, sight, keeps, witness, only_stored };
+        let caller = Caller { credentials, identity, insists, only_stored, sight, keeps, witness };
         Target { name: name.clone(), ns: self.query.first("ns").map(str::to_owned), host: self.host(), caller }
     }
 

@@ -66,7 +66,7 @@ async fn dispatch(app: &AppState, action: &Action, request: Request, line: &mut 
         notes.take(&asked);
     }
     let admitted = gate::admit(app, &mut asked, action).await;
-    line.identity = asked.identity.clone();
+    line.identity.clone_from(&asked.identity);
     let caller = admitted?;
     if let Some(notes) = &mut line.notes {
         notes.rule = gate::source(app, &asked, &caller, action).map(|source| source.to_string());

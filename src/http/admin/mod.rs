@@ -54,7 +54,7 @@ async fn dispatch(app: &AppState, action: &Action, request: Request, line: &mut 
         notes.take(&asked);
     }
     let admitted = gate::admit_admin(app, &mut asked).await;
-    line.identity = asked.identity.clone();
+    line.identity.clone_from(&asked.identity);
     let rule = admitted?;
     if let Some(notes) = &mut line.notes {
         notes.rule = Some(rule.to_owned());
