@@ -55,7 +55,8 @@ pub async fn admit(app: &AppState, asked: &mut Asked, action: &Action) -> Result
         ))
         .refused_by(pages::RULE));
     }
-    let door = Door { asked, registry, standing: &app.authority.standing() };
+    let mounted = mounted_from(asked, action);
+    let door = Door { asked, registry, standing: &app.authority.standing(), mounted: mounted.as_ref() };
     // What is said to an upstream that shows each client what it lets it see is said to that upstream, not to us.
     let is_relayed = match needed {
         Needed::In(name, _) => registry.guards_anything() && registry.relays_credentials(&asked.target(name)),
@@ -75,6 +76,14 @@ pub async fn admit(app: &AppState, asked: &mut Asked, action: &Action) -> Result
         Needed::Presence => Verdict::Yes,
         Needed::List => caller.may_list(),
         Needed::In(name, permission) => caller.may(permission, || registry.known_as(&asked.target(name))),
+    };
+    // Who may not see where a blob is mounted from uploads it; who only lacks the scope gets to know which one.
+    let verdict = match &mounted {
+        Some(from) if verdict == Verdict::Yes => {
+            let source = caller.may(Permission::Pull, || registry.known_as(&asked.target(from)));
+            if source == Verdict::OutOfScope { source } else { verdict }
+        }
+        _ => verdict,
     };
     if verdict != Verdict::Yes {
         let source = source(app, asked, &caller, action);
@@ -170,11 +179,21 @@ fn keeps(registry: &Registry, caller: &Caller, asked: &Asked, action: &Action) -
     }
 }
 
+/// The other repository that is asked for a blob, if one is.
+fn mounted_from(asked: &Asked, action: &Action) -> Option<RepositoryName> {
+    let Action::StartUpload { name } = action else { return None };
+    asked.query.first("mount")?;
+    let from = asked.query.first("from")?.parse().ok()?;
+    (from != *name).then_some(from)
+}
+
 /// Where somebody is told to stay outside.
 struct Door<'a> {
     asked: &'a Asked,
     registry: &'a Registry,
     standing: &'a Standing,
+    /// From where it wants to mount a blob.
+    mounted: Option<&'a RepositoryName>,
 }
 
 impl Door<'_> {
@@ -231,7 +250,8 @@ impl Door<'_> {
             Needed::In(name, permission) => {
                 // Whoever pushes asks what is there already.
                 let actions = if *permission == Permission::Push { "pull,push" } else { permission.as_str() };
-                Some(format!("repository:{}:{actions}", self.name_for_token(name)))
+                let from = self.mounted.map(|from| format!(" repository:{}:pull", self.name_for_token(from)));
+                Some(format!("repository:{}:{actions}{}", self.name_for_token(name), from.unwrap_or_default()))
             }
         };
         for (key, value) in [("scope", scope.as_deref()), ("error", error)] {

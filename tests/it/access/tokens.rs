@@ -6,6 +6,7 @@ use entrepot::config::Auth;
 
 use super::{PASSWORD, as_user, ask_token, auth, basic, bearer, public, robot, secured};
 use crate::support::client::{Answer, Call};
+use crate::support::push::digest_of;
 use crate::support::registry::{TestRegistry, manifest_path};
 
 fn challenge(answer: &Answer) -> &str {
@@ -193,5 +194,30 @@ async fn what_a_token_was_issued_for_is_decided_again_when_it_is_used() {
     gone.htpasswd.as_mut().unwrap().users.remove(1);
     registry.reconfigure(|config| config.auth = Some(gone)).await;
     assert_eq!(registry.send(pull(&bob)).await.status(), 401, "bob is no more");
+    registry.finish().await;
+}
+
+#[tokio::test]
+async fn a_mount_tells_which_token_it_takes_and_is_an_upload_for_who_may_not_see_the_source() {
+    let registry = secured(auth()).await;
+    let layer = digest_of(b"the layer of team a");
+    let mount = format!("/v2/open/new/blobs/uploads/?mount={layer}&from=team-a/app");
+    let with =
+        async |token: &str| registry.send(Call::new("POST", &mount).body("").header("authorization", token)).await;
+    let both = ",scope=\"repository:open/new:pull,push repository:team-a/app:pull\"";
+    let nobody = registry.send(Call::new("POST", &mount).body("")).await;
+    assert_eq!(nobody.status(), 401);
+    assert!(challenge(&nobody).contains(both), "{}", challenge(&nobody));
+    let alice = bearer(&registry, Some("alice"), &["repository:open/new:pull,push"]).await;
+    let refused = with(&alice).await;
+    assert_eq!(refused.status(), 401);
+    assert!(challenge(&refused).ends_with(&format!("{both},error=\"insufficient_scope\"")), "{}", challenge(&refused));
+    let alice = bearer(&registry, Some("alice"), &["repository:open/new:pull,push repository:team-a/app:pull"]).await;
+    assert_eq!(with(&alice).await.status(), 201);
+    let bob = bearer(&registry, Some("bob"), &["repository:open/new:pull,push repository:team-a/app:pull"]).await;
+    let upload = with(&bob).await;
+    assert_eq!(upload.status(), 202);
+    let cancel = Call::new("DELETE", upload.header("location").unwrap()).header("authorization", &bob);
+    assert_eq!(registry.send(cancel).await.status(), 204);
     registry.finish().await;
 }
