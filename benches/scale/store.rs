@@ -55,7 +55,7 @@ impl Shape {
 
     /// What is asked for, and nothing else.
     pub fn small() -> Self {
-        Self { repositories: 2, manifests: ASKED_MAX, tags: ASKED_MAX, victims: 0, garbage: 0 }
+        Self { repositories: ASKED_MAX, manifests: ASKED_MAX, tags: ASKED_MAX, victims: 0, garbage: 0 }
     }
 
     fn blobs(&self) -> usize {
