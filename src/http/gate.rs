@@ -10,7 +10,7 @@ use super::error::ApiError;
 use super::pages;
 use super::request::Asked;
 use super::route::Action;
-use crate::auth::{Caller, Permission, Refusal, Source, Standing, Verdict};
+use crate::auth::{Caller, Permission, Refusal, Source, Verdict};
 use crate::oci::RepositoryName;
 use crate::registry::{Keeps, Registry, Sight};
 
@@ -47,7 +47,8 @@ const fn needed(action: &Action) -> Needed<'_> {
 pub async fn admit(app: &AppState, asked: &mut Asked, action: &Action) -> Result<Caller, ApiError> {
     let (registry, needed) = (&app.registry, needed(action));
     // Whether a page may read an answer is its browser's business.
-    let is_careful = changes(action) || asked.says_no_cache();
+    let says_no_cache = asked.says_no_cache();
+    let is_careful = changes(action) || says_no_cache;
     let page = if is_careful { pages::foreign(asked, &app.cors_origins) } else { None };
     if let Some(page) = page.as_ref().filter(|_| changes(action)) {
         return Err(ApiError::denied(format!(
@@ -56,7 +57,7 @@ pub async fn admit(app: &AppState, asked: &mut Asked, action: &Action) -> Result
         .refused_by(pages::RULE));
     }
     let mounted = mounted_from(asked, action);
-    let door = Door { asked, registry, standing: &app.authority.standing(), mounted: mounted.as_ref() };
+    let door = Door { asked, app, mounted: mounted.as_ref() };
     // What is said to an upstream that shows each client what it lets it see is said to that upstream, not to us.
     let is_relayed = match needed {
         Needed::In(name, _) => registry.guards_anything() && registry.relays_credentials(&asked.target(name)),
@@ -98,7 +99,7 @@ pub async fn admit(app: &AppState, asked: &mut Asked, action: &Action) -> Result
     asked.identity = identity;
     asked.sight = sight(registry, &caller, action);
     asked.keeps = keeps(registry, &caller, asked, action);
-    asked.insists = asked.says_no_cache() && page.is_none() && (app.admin.admit(asked).is_ok() || caller.is_admin());
+    asked.insists = says_no_cache && page.is_none() && (app.admin.admit(asked).is_ok() || caller.is_admin());
     Ok(caller)
 }
 
@@ -190,8 +191,7 @@ fn mounted_from(asked: &Asked, action: &Action) -> Option<RepositoryName> {
 /// Where somebody is told to stay outside.
 struct Door<'a> {
     asked: &'a Asked,
-    registry: &'a Registry,
-    standing: &'a Standing,
+    app: &'a AppState,
     /// From where it wants to mount a blob.
     mounted: Option<&'a RepositoryName>,
 }
@@ -209,7 +209,7 @@ impl Door<'_> {
             Needed::List => "list the repositories of this registry".to_owned(),
             Needed::In(name, permission) => format!("{} {name}", permission.as_str()),
         };
-        if !self.standing.is_configured {
+        if !caller.standing().is_configured {
             let why = match self.asked.reached_by() {
                 Some(host) if self.asked.is_from_here() && !self.asked.is_well_named => foreign_name(&host),
                 _ => "without `auth` in the registry's configuration that takes a request which its own machine sends \
@@ -240,10 +240,11 @@ impl Door<'_> {
 
     /// Says where to get a token, and for what (RFC 6750, 3; Distribution's "Token Authentication Specification").
     fn challenge(&self, needed: &Needed<'_>, error: Option<&str>) -> String {
-        let realm = self.standing.realm.clone().or_else(|| self.asked.origin_url().map(|url| format!("{url}/token")));
+        let standing = self.app.authority.standing();
+        let realm = standing.realm.clone().or_else(|| self.asked.origin_url().map(|url| format!("{url}/token")));
         // Without a name for us there is nowhere to go; the password itself is good, too.
         let Some(realm) = realm else { return "Basic realm=\"entrepot\"".to_owned() };
-        let mut challenge = format!("Bearer realm=\"{realm}\",service=\"{}\"", self.standing.service);
+        let mut challenge = format!("Bearer realm=\"{realm}\",service=\"{}\"", standing.service);
         let scope = match needed {
             Needed::Presence => None,
             Needed::List => Some("registry:catalog:*".to_owned()),
@@ -266,9 +267,9 @@ impl Door<'_> {
     /// the Host header.
     fn name_for_token(&self, name: &RepositoryName) -> String {
         let target = self.asked.target(name);
-        if target.ns.is_none() && self.standing.realm.is_none() {
+        if target.ns.is_none() && self.app.authority.standing().realm.is_none() {
             return name.to_string();
         }
-        self.registry.known_as(&target).swap_remove(0)
+        self.app.registry.known_as(&target).swap_remove(0)
     }
 }

@@ -3,7 +3,7 @@
 use futures::FutureExt as _;
 use sqlx::SqliteConnection;
 
-use super::super::{BlobRow, BlobState, Error, Metadata, cannot, limit_of, manifests};
+use super::super::{BlobRow, BlobState, Error, Metadata, cannot, manifests};
 use super::{After, Decision, Moment};
 use crate::oci::{Digest, RepositoryName};
 
@@ -83,6 +83,9 @@ const REVIEW: &str = concat!(
      FROM blob b WHERE b.id = $1"
 );
 
+const DUE: &str = "SELECT due_ms, id FROM blob_review WHERE due_ms <= $1 AND (due_ms, id) > ($2, $3)
+    ORDER BY due_ms, id LIMIT $4";
+
 impl Metadata {
     /// Up to `limit` blobs whose time has come, and where to go on.
     pub async fn due_blobs(
@@ -93,17 +96,7 @@ impl Metadata {
     ) -> Result<(Vec<BlobReview>, Option<After>), Error> {
         let failed = |source| cannot("list", "blobs to be reviewed")(source);
         let mut questions = self.readers().begin().await.map_err(failed)?;
-        let due: Vec<After> = sqlx::query_as(
-            "SELECT due_ms, id FROM blob_review WHERE due_ms <= $1 AND (due_ms, id) > ($2, $3)
-             ORDER BY due_ms, id LIMIT $4",
-        )
-        .bind(due_by_ms)
-        .bind(after.0)
-        .bind(after.1)
-        .bind(limit_of(limit))
-        .fetch_all(&mut *questions)
-        .await
-        .map_err(failed)?;
+        let due = super::due(&mut questions, DUE, due_by_ms, after, limit).await.map_err(failed)?;
         let mut reviews = Vec::with_capacity(due.len());
         for (_, id) in &due {
             reviews.extend(review(&mut questions, *id).await.map_err(failed)?);

@@ -3,7 +3,7 @@
 use futures::FutureExt as _;
 use sqlx::SqliteConnection;
 
-use super::super::{Error, Metadata, cannot, limit_of, manifests};
+use super::super::{Error, Metadata, cannot, manifests};
 use super::{After, Decision, Moment};
 use crate::oci::{Digest, RepositoryName};
 
@@ -47,6 +47,9 @@ const REVIEW: &str = "
            END AS held_by
     FROM manifest m JOIN blob b ON b.id = m.blob_id JOIN repository r ON r.id = m.repository_id WHERE m.id = $1";
 
+const DUE: &str = "SELECT due_ms, id FROM manifest_review WHERE due_ms <= $1 AND (due_ms, id) > ($2, $3)
+    ORDER BY due_ms, id LIMIT $4";
+
 impl Metadata {
     /// Up to `limit` manifests whose time has come, and where to go on.
     pub async fn due_manifests(
@@ -57,17 +60,7 @@ impl Metadata {
     ) -> Result<(Vec<ManifestReview>, Option<After>), Error> {
         let failed = |source| cannot("list", "manifests to be reviewed")(source);
         let mut questions = self.readers().begin().await.map_err(failed)?;
-        let due: Vec<After> = sqlx::query_as(
-            "SELECT due_ms, id FROM manifest_review WHERE due_ms <= $1 AND (due_ms, id) > ($2, $3)
-             ORDER BY due_ms, id LIMIT $4",
-        )
-        .bind(due_by_ms)
-        .bind(after.0)
-        .bind(after.1)
-        .bind(limit_of(limit))
-        .fetch_all(&mut *questions)
-        .await
-        .map_err(failed)?;
+        let due = super::due(&mut questions, DUE, due_by_ms, after, limit).await.map_err(failed)?;
         let mut reviews = Vec::with_capacity(due.len());
         for (_, id) in &due {
             reviews.extend(review(&mut questions, *id).await.map_err(failed)?);

@@ -30,6 +30,18 @@ pub struct QueueLength {
     pub first_due_ms: Option<i64>,
 }
 
+/// Up to `limit` entries of one kind whose time has come, after this one.
+async fn due(
+    questions: &mut SqliteConnection,
+    statement: &'static str,
+    due_by_ms: i64,
+    after: After,
+    limit: usize,
+) -> Result<Vec<After>, sqlx::Error> {
+    let due = sqlx::query_as(statement).bind(due_by_ms).bind(after.0).bind(after.1).bind(limit_of(limit));
+    due.fetch_all(questions).await
+}
+
 impl Metadata {
     /// Gives up to `limit` entries of each kind that have no time yet this one. Returns how many.
     pub async fn date_reviews(&self, due_ms: i64, limit: usize) -> Result<u64, Error> {
