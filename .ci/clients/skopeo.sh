@@ -61,6 +61,7 @@ in_ci() {
     # shellcheck disable=SC2317 # called by the snippet
     entrepot() { exec "$ENTREPOT" "$@"; }
     export -f entrepot
+    export ENTREPOT
     bash -euo pipefail ci.sh
 }
 
