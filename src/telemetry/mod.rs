@@ -1,12 +1,17 @@
 //! Where log lines go and what they look like, and those of the audit log.
 
 pub mod audit;
+mod json;
 mod lines;
 
 use std::io::IsTerminal as _;
 use std::sync::OnceLock;
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+use json::Json;
 
 pub use audit::Audit;
 pub use lines::{Guard, Lines};
@@ -40,11 +45,11 @@ pub fn start(format: Format, filter: &str, buffer_bytes: usize) -> Guard {
     let (lines, guard) = Lines::start(std::io::stderr(), buffer_bytes, tell);
     LOG.get_or_init(|| lines.clone());
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(lines);
     // Only the first start in a process counts; tests start many servers.
     if as_json {
-        let _ = subscriber.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init();
+        let _ = tracing_subscriber::registry().with(filter).with(Json::new(lines)).try_init();
     } else {
+        let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(lines);
         let _ = subscriber.with_ansi(is_terminal).with_target(false).try_init();
     }
     guard
