@@ -6,16 +6,19 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use moka::sync::Cache;
+use quick_cache::sync::{Cache, DefaultLifecycle};
+use quick_cache::{DefaultHashBuilder, Equivalent, OptionsBuilder, UnitWeighter, Weighter};
 
 use super::Error;
 use crate::metadata::TagRow;
 use crate::oci::{Digest, MediaType, RepositoryName, Tag};
 
 /// Entries of the small maps.
-const ENTRIES_MAX: u64 = 100_000;
+const ENTRIES_MAX: usize = 100_000;
 /// What a manifest's entry weighs beyond its bytes.
-const ENTRY_BYTES: usize = 512;
+const ENTRY_BYTES: u64 = 512;
+/// Parts of a map that are locked by themselves. A manifest has to fit into one, so there are few.
+const SHARDS: usize = 8;
 
 /// A manifest, ready to be sent.
 #[derive(Debug, PartialEq, Eq)]
@@ -38,25 +41,61 @@ impl StoredManifest {
 }
 
 /// The memory of one server.
+///
+/// Its maps are read for every request, some more than once: a read must cost little and write nothing that all cores
+/// share, so they are not of the kind that keeps an exact order of use.
 #[derive(Debug)]
 pub struct Memory {
     epoch: Mutex<u64>,
-    private: Cache<RepositoryName, bool>,
-    tags: Cache<(RepositoryName, Tag), Arc<TagRow>>,
-    manifests: Cache<(RepositoryName, Digest), Arc<StoredManifest>>,
+    private: Map<RepositoryName, bool>,
+    tags: Map<(RepositoryName, Tag), Arc<TagRow>>,
+    manifests: Map<(RepositoryName, Digest), Arc<StoredManifest>, ByBytes>,
+}
+
+type Map<K, V, W = UnitWeighter> = Cache<K, V, W>;
+
+/// A manifest's weight in its map.
+#[derive(Clone)]
+struct ByBytes;
+
+impl Weighter<(RepositoryName, Digest), Arc<StoredManifest>> for ByBytes {
+    fn weight(&self, _: &(RepositoryName, Digest), manifest: &Arc<StoredManifest>) -> u64 {
+        manifest.bytes.len() as u64 + ENTRY_BYTES
+    }
+}
+
+/// Something of a repository, looked up without a key of its own.
+#[derive(Hash)]
+struct Of<'a, T>(&'a RepositoryName, &'a T);
+
+impl<T: Eq> Equivalent<(RepositoryName, T)> for Of<'_, T> {
+    fn equivalent(&self, (name, other): &(RepositoryName, T)) -> bool {
+        self.1 == other && self.0 == name
+    }
+}
+
+/// A map of entries that weigh `weight_max` at most together.
+fn map<K, V, W>(entries_max: usize, weight_max: u64, weigh: W) -> Map<K, V, W>
+where
+    K: Eq + std::hash::Hash,
+    V: Clone,
+    W: Weighter<K, V> + Clone,
+{
+    let mut options = OptionsBuilder::new();
+    options.shards(SHARDS).estimated_items_capacity(entries_max).weight_capacity(weight_max);
+    let options = options.build().expect("both capacities are given");
+    Cache::with_options(options, weigh, DefaultHashBuilder::default(), DefaultLifecycle::default())
 }
 
 impl Memory {
     /// An empty memory that keeps at most so many bytes of manifests.
     pub fn new(manifests_max_bytes: u64) -> Self {
-        let weigh = |_: &(RepositoryName, Digest), manifest: &Arc<StoredManifest>| {
-            u32::try_from(manifest.bytes.len() + ENTRY_BYTES).unwrap_or(u32::MAX)
-        };
+        let manifests_max = usize::try_from(manifests_max_bytes / ENTRY_BYTES).unwrap_or(usize::MAX);
         Self {
             epoch: Mutex::new(0),
-            private: Cache::new(ENTRIES_MAX),
-            tags: Cache::new(ENTRIES_MAX),
-            manifests: Cache::builder().weigher(weigh).max_capacity(manifests_max_bytes).build(),
+            private: map(ENTRIES_MAX, ENTRIES_MAX as u64, UnitWeighter),
+            tags: map(ENTRIES_MAX, ENTRIES_MAX as u64, UnitWeighter),
+            manifests: map(manifests_max, manifests_max_bytes, ByBytes),
         }
     }
 
@@ -82,13 +121,12 @@ impl Memory {
         tag: &Tag,
         load: impl Future<Output = Result<Option<TagRow>, Error>>,
     ) -> Result<Option<Arc<TagRow>>, Error> {
-        let key = (name.clone(), tag.clone());
-        if let Some(row) = self.tags.get(&key) {
+        if let Some(row) = self.tags.get(&Of(name, tag)) {
             return Ok(Some(row));
         }
         let epoch = self.epoch();
         let Some(row) = load.await?.map(Arc::new) else { return Ok(None) };
-        self.remember(epoch, || self.tags.insert(key, Arc::clone(&row)));
+        self.remember(epoch, || self.tags.insert((name.clone(), tag.clone()), Arc::clone(&row)));
         Ok(Some(row))
     }
 
@@ -99,47 +137,36 @@ impl Memory {
         digest: &Digest,
         load: impl Future<Output = Result<Option<Arc<StoredManifest>>, Error>>,
     ) -> Result<Option<Arc<StoredManifest>>, Error> {
-        let key = (name.clone(), *digest);
-        if let Some(manifest) = self.manifests.get(&key) {
+        if let Some(manifest) = self.manifests.get(&Of(name, digest)) {
             return Ok(Some(manifest));
         }
         let epoch = self.epoch();
         let Some(manifest) = load.await? else { return Ok(None) };
-        self.remember(epoch, || self.manifests.insert(key, Arc::clone(&manifest)));
+        self.remember(epoch, || self.manifests.insert((name.clone(), *digest), Arc::clone(&manifest)));
         Ok(Some(manifest))
     }
 
     /// To be called after a repository became private, and before that is acknowledged.
     pub fn forget_repository(&self, name: &RepositoryName) {
-        self.forget(|| self.private.invalidate(name));
+        self.forget(|| self.private.remove(name));
     }
 
     /// To be called after a tag moved or went, and before that is acknowledged.
     pub fn forget_tag(&self, name: &RepositoryName, tag: &Tag) {
-        self.forget(|| self.tags.invalidate(&(name.clone(), tag.clone())));
+        self.forget(|| self.tags.remove(&Of(name, tag)));
     }
 
     /// To be called after a manifest and the tags naming it went, and before that is acknowledged.
     pub fn forget_manifest(&self, name: &RepositoryName, digest: &Digest) {
         self.forget(|| {
-            self.manifests.invalidate(&(name.clone(), *digest));
-            for (key, row) in &self.tags {
-                if key.0 == *name && row.digest == *digest {
-                    self.tags.invalidate(&*key);
-                }
-            }
+            self.manifests.remove(&Of(name, digest));
+            self.tags.retain(|(repository, _), row| row.digest != *digest || repository != name);
         });
     }
 
     /// To be called after a blob's bytes were found to be wrong: whatever repository has them for a manifest.
     pub fn forget_bytes(&self, digest: &Digest) {
-        self.forget(|| {
-            for (key, _) in &self.manifests {
-                if key.1 == *digest {
-                    self.manifests.invalidate(&*key);
-                }
-            }
-        });
+        self.forget(|| self.manifests.retain(|(_, of), _| of != digest));
     }
 
     fn epoch(&self) -> u64 {
@@ -153,7 +180,7 @@ impl Memory {
         }
     }
 
-    fn forget(&self, invalidate: impl FnOnce()) {
+    fn forget<T>(&self, invalidate: impl FnOnce() -> T) {
         let mut epoch = self.epoch.lock().unwrap_or_else(PoisonError::into_inner);
         *epoch += 1;
         invalidate();

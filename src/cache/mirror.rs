@@ -135,7 +135,7 @@ impl Mirror {
         freshness::Policy {
             revalidate_after: rule.map_or(self.policy.revalidate_after, |(_, time)| *time),
             stale_for: self.policy.stale_for,
-            immutable: self.policy.immutable_tags.is_match(tag.as_str()),
+            immutable: !self.policy.immutable_tags.is_empty() && self.policy.immutable_tags.is_match(tag.as_str()),
             asking: self.asking(confirm_now),
         }
     }

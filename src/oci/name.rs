@@ -58,7 +58,12 @@ impl RepositoryName {
 
     /// The canonical name of an upstream's repository, `HOST/NAME`; it has to fit the same limit.
     pub fn under(&self, host: &Host) -> Result<Self, NameInvalid> {
-        format!("{host}/{self}").parse()
+        let text = format!("{host}/{self}");
+        // Both parts are well-formed where they stand, but for a port, which only a first component may have.
+        if self.0.contains(':') {
+            return text.parse();
+        }
+        if text.len() > NAME_LENGTH_MAX { Err(NameInvalid::TooLong) } else { Ok(Self(text.into())) }
     }
 }
 

@@ -201,7 +201,7 @@ impl Names {
     }
 
     fn local(&self, rule: Rule, name: &RepositoryName) -> Route {
-        let overlay = self.overlay.is_match(name.as_str());
+        let overlay = is_among(&self.overlay, name);
         Route {
             rule,
             home: name.clone(),
@@ -233,14 +233,18 @@ impl Names {
         private.extend(is_default.then(|| name.clone()));
         private.push(canonical.clone());
         private.dedup();
-        let names = || private.iter().map(RepositoryName::as_str);
-        let is_closed = names().any(|name| self.local_only.is_match(name));
-        let overlay = names().any(|name| self.overlay.is_match(name));
+        let is_closed = private.iter().any(|name| is_among(&self.local_only, name));
+        let overlay = private.iter().any(|name| is_among(&self.overlay, name));
         let mirrored = Mirrored { upstream: upstream.clone(), canonical: canonical.clone(), remote: remote.clone() };
         let mirrored = (!is_closed).then_some(mirrored);
         let upstream = Some((upstream.clone(), remote));
         Ok(Route { rule, home: canonical, private, mirrored, overlay, is_closed, upstream })
     }
+}
+
+/// Most lists are empty, and a name is made ready for matching before that is looked at.
+fn is_among(patterns: &GlobSet, name: &RepositoryName) -> bool {
+    !patterns.is_empty() && patterns.is_match(name.as_str())
 }
 
 #[cfg(test)]

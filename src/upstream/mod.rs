@@ -228,8 +228,7 @@ impl Upstream {
 
     /// What may still be asked, of all accounts together; `None` while that of one of them is not known.
     pub fn budget(&self) -> Option<Budget> {
-        let accounts = self.0.sources.states().into_iter().flat_map(|source| source.accounts);
-        accounts.map(|account| account.budget).reduce(|one, other| Some(one?.and(other?))).flatten()
+        self.0.sources.budgets().reduce(|one, other| Some(one?.and(other?))).flatten()
     }
 
     /// How many sources it has.

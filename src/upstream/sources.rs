@@ -15,6 +15,7 @@ use super::Options;
 use super::accounts::{AccountState, Accounts};
 use super::answer::Answer;
 use super::auth::Auth;
+use super::budget::Budget;
 use super::credentials::Keyring;
 use super::error::Error;
 use super::health::{self, Health};
@@ -125,6 +126,11 @@ impl Sources {
 
     pub fn len(&self) -> usize {
         self.all.len()
+    }
+
+    /// What is left of each account's rate limit, as far as that is known.
+    pub fn budgets(&self) -> impl Iterator<Item = Option<Budget>> {
+        self.all.iter().flat_map(|source| source.accounts.states()).map(|account| account.budget)
     }
 
     pub fn states(&self) -> Vec<SourceState> {
