@@ -27,7 +27,7 @@ use crate::clock::Clock;
 use crate::config::{self, Config, LoadedConfig, LogFormat, OnUpstream404, ProxyProtocol, ServeFlags};
 use crate::fault;
 use crate::http::server::{ServerOptions, listen, serve};
-use crate::http::{AppOptions, AppState, OwnNames, Tls, admin, router};
+use crate::http::{AppOptions, AppState, OwnNames, Site, Tls, admin};
 use crate::metadata::{self, Metadata, PinPattern};
 use crate::metrics::Metrics;
 use crate::oci::Host;
@@ -116,7 +116,7 @@ pub async fn serve_opened(
         metrics.clone(),
         AppOptions { audit, ..app_options(config, tls.clone()) },
     );
-    let serving = serve(listener, router(state), server_options(config, tls, metrics), shutdown);
+    let serving = serve(listener, Site::new(state), server_options(config, tls, metrics), shutdown);
     let (served, (), (), (), (), (), ()) =
         tokio::join!(serving, jobs, scrubbing, sweeping, reloading, telling, auditing);
     registry.queue_pulls().await;

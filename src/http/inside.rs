@@ -3,15 +3,14 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use axum::Router;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::BodyExt as _;
 use http_body_util::combinators::UnsyncBoxBody;
-use tower::ServiceExt as _;
 
 use super::forwarded::Client;
-use super::{AppOptions, AppState, admin, router};
+use super::server::Answers as _;
+use super::{AppOptions, AppState, Site, admin};
 use crate::auth::Authority;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
@@ -21,13 +20,13 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A registry that answers requests as a server does.
 #[derive(Debug)]
-pub struct Inside(Router);
+pub struct Inside(Site);
 
 impl Inside {
     /// Whoever asks from inside may do what an operator may.
     pub fn new(registry: Arc<Registry>, authority: Arc<Authority>, metrics: Metrics, options: AppOptions) -> Self {
         let admin = admin::Door::new(vec![ipnet::Ipv4Net::from(Ipv4Addr::LOCALHOST).into()]);
-        Self(router(AppState::new(registry, authority, metrics, AppOptions { admin, ..options })))
+        Self(Site::new(AppState::new(registry, authority, metrics, AppOptions { admin, ..options })))
     }
 
     /// Asks it.
@@ -38,7 +37,7 @@ impl Inside {
     {
         let mut request = request.map(axum::body::Body::new);
         request.extensions_mut().insert(Client { address: Some(Ipv4Addr::LOCALHOST.into()), ..Client::default() });
-        let response = match self.0.clone().oneshot(request).await {
+        let response = match self.0.answer(request).await {
             Ok(response) => response,
             Err(never) => match never {},
         };

@@ -21,6 +21,9 @@ pub static DIGEST: HeaderName = HeaderName::from_static("docker-content-digest")
 static SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 static TAG: HeaderName = HeaderName::from_static("oci-tag");
 
+/// Headers of an answer with a manifest; more only cost another allocation.
+const HEADERS: usize = 8;
+
 /// Tags that one push may set.
 const TAGS_MAX: usize = 100;
 
@@ -53,6 +56,7 @@ pub async fn pull(
         Body::full(manifest.bytes.clone()).into_response()
     };
     let headers = response.headers_mut();
+    headers.reserve(HEADERS);
     if !has_it {
         headers.insert(CONTENT_TYPE, value(manifest.media_type.as_str()));
         headers.insert(CONTENT_LENGTH, HeaderValue::from(manifest.bytes.len()));

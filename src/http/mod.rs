@@ -38,13 +38,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::Request;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{any, get};
+use tower::ServiceExt as _;
 
 use crate::auth::Authority;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::telemetry::Audit;
+use server::{Answering, Answers};
 
 pub use error::ApiError;
 pub use inside::{BoxError, Inside};
@@ -145,13 +148,41 @@ impl std::ops::Deref for AppState {
     }
 }
 
-/// Every path this server answers. Below `/v2/` names hold slashes, so [`route`] reads those paths itself. Those who look
-/// whether it is alive are answered however many requests their address has sent.
-pub fn router(state: AppState) -> Router {
+/// Every path that a server answers.
+///
+/// Nearly all requests are for what is below `/v2/`. There names hold slashes, so [`route`] reads those paths itself, and no
+/// router is asked before; the rest is the router's.
+#[derive(Clone, Debug)]
+pub struct Site {
+    state: AppState,
+    others: Router,
+}
+
+impl Site {
+    /// All that this state serves.
+    pub fn new(state: AppState) -> Self {
+        Self { others: others(state.clone()), state }
+    }
+}
+
+impl Answers for Site {
+    fn answer(&self, request: Request) -> Answering {
+        if !v2::is_below(request.uri().path()) {
+            return Box::pin(self.others.clone().oneshot(request));
+        }
+        let app = self.state.clone();
+        Box::pin(async move {
+            Ok(match rate::refused(&app, &request) {
+                Some(refused) => refused,
+                None => v2::serve(app, request).await,
+            })
+        })
+    }
+}
+
+/// What is not below `/v2/`. Those who look whether it is alive are answered however many requests their address has sent.
+fn others(state: AppState) -> Router {
     let limited = Router::new()
-        .route("/v2", any(v2::serve))
-        .route("/v2/", any(v2::serve))
-        .route("/v2/{*rest}", any(v2::serve))
         .route("/api/{*rest}", any(admin::serve))
         .route("/token", any(token::serve))
         .fallback(v2::no_such_page);

@@ -18,14 +18,20 @@ use super::{ApiError, AppState};
 
 /// Serves a request, unless its client has sent too many.
 pub async fn limited(State(app): State<AppState>, request: Request, next: Next) -> Response {
-    let refused = app.rate.as_ref().and_then(|rate| {
-        let address = request.extensions().get::<Client>()?.limited_as()?;
-        rate.take(address, Instant::now()).err().map(|wait| (address, wait))
-    });
-    let Some((client, wait)) = refused else { return next.run(request).await };
+    match refused(&app, &request) {
+        Some(refused) => refused,
+        None => next.run(request).await,
+    }
+}
+
+/// Counts a request. The answer to it, if its client has sent too many.
+pub fn refused(app: &AppState, request: &Request) -> Option<Response> {
+    let rate = app.rate.as_ref()?;
+    let client = request.extensions().get::<Client>()?.limited_as()?;
+    let wait = rate.take(client, Instant::now()).err()?;
     app.metrics.refused("http.requests_per_second_max");
     debug!(%client, path = request.uri().path(), "too many requests");
-    ApiError::too_many_requests(wait).into_response()
+    Some(ApiError::too_many_requests(wait).into_response())
 }
 
 /// Clients remembered; those longest not seen are forgotten first, which is as if they had never asked.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! accept (one permit each) ─ PROXY header? ─ a seat of its client ─ first bytes ─┬─ HTTP/1 ─────┐
-//!                                                                                ├─ HTTP/2 ─────┼─ router
+//!                                                                                ├─ HTTP/2 ─────┼─ site  
 //!                                                                                └─ TLS, h2 or ─┘
 //! with TLS configured, what is not TLS is told so and closed; without, TLS is
 //! shutdown: stop accepting ─ running requests end within the grace ─ the rest is reset
@@ -16,12 +16,15 @@ pub mod crowd;
 mod life;
 mod stalls;
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::extract::Request;
+use axum::response::Response;
+use futures::future::BoxFuture;
 use ipnet::IpNet;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
@@ -36,6 +39,15 @@ use life::Server;
 
 /// Connections that wait to be accepted; the kernel may allow fewer (`net.core.somaxconn`).
 const BACKLOG_MAX: u32 = 4096;
+
+/// Who answers the requests of a port.
+pub trait Answers: Send + Sync + 'static {
+    /// The answer to a request.
+    fn answer(&self, request: Request) -> Answering;
+}
+
+/// An answer on its way: there is one to every request.
+pub type Answering = BoxFuture<'static, Result<Response, Infallible>>;
 
 /// How the port serves, and its limits.
 #[derive(Clone, Debug)]
@@ -101,17 +113,17 @@ pub struct Served {
     pub connections_cut: usize,
 }
 
-/// Serves `router` on `listener` until `shutdown` is cancelled and every connection has ended.
+/// Serves `site` on `listener` until `shutdown` is cancelled and every connection has ended.
 pub async fn serve(
     listener: TcpListener,
-    router: Router,
+    site: impl Answers,
     options: ServerOptions,
     shutdown: CancellationToken,
 ) -> Served {
     let permits = Arc::new(Semaphore::new(options.connections_max));
     let connections = TaskTracker::new();
     let shutdown_grace = options.shutdown_grace;
-    let server = Arc::new(Server::new(router, options, shutdown.clone()));
+    let server = Arc::new(Server::new(Arc::new(site), options, shutdown.clone()));
 
     let accepting = async {
         loop {

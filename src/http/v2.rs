@@ -1,6 +1,6 @@
 //! `/v2/`: every request becomes an action, every action is served in its file, every answer gets its common headers.
 
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
 use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ORIGIN, VARY};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
@@ -28,8 +28,13 @@ pub fn mark(response: &mut Response, outcome: Outcome) {
     response.extensions_mut().insert(outcome);
 }
 
+/// Is this the path of something that is served here?
+pub fn is_below(path: &str) -> bool {
+    path.strip_prefix("/v2").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 /// Serves any request below `/v2`.
-pub async fn serve(State(app): State<AppState>, request: Request) -> Response {
+pub async fn serve(app: AppState, request: Request) -> Response {
     let mut line = Line::begin(&app, &request);
     let origin = request.headers().get(ORIGIN).cloned();
     let answer = match route::route(request.method(), request.uri().path()) {

@@ -6,9 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 
-use axum::Router;
+use axum::body::Body;
 use axum::response::Response;
-use axum::routing::future::RouteFuture;
 use bytes::{Bytes, BytesMut};
 use futures::TryFutureExt as _;
 use futures::future::MapOk;
@@ -20,12 +19,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tower::Service as _;
 use tracing::debug;
 
-use super::ServerOptions;
 use super::crowd::Crowd;
 use super::stalls::{Stalls, Watched};
+use super::{Answering, Answers, ServerOptions};
 use crate::http::connection::{AbortHandle, Connection};
 use crate::http::forwarded::{Client, contain};
 use crate::http::opening::{self, ANSWER_TO_PLAIN, ANSWER_TO_TLS, Protocol};
@@ -40,7 +38,7 @@ const SEND_BUFFER_BYTES_MAX: usize = 64 * 1024;
 
 /// What connections are served with.
 pub(super) struct Server {
-    router: Router,
+    site: Arc<dyn Answers>,
     options: ServerOptions,
     http1: http1::Builder,
     http2: http2::Builder<TokioExecutor>,
@@ -63,7 +61,7 @@ struct Arrival {
 }
 
 impl Server {
-    pub(super) fn new(router: Router, options: ServerOptions, shutdown: CancellationToken) -> Self {
+    pub(super) fn new(site: Arc<dyn Answers>, options: ServerOptions, shutdown: CancellationToken) -> Self {
         let mut http1 = http1::Builder::new();
         // The header timeout does nothing without a timer. `pipeline_flush` must stay off: it copies bodies into
         // memory.
@@ -83,10 +81,8 @@ impl Server {
             .max_send_buf_size(SEND_BUFFER_BYTES_MAX)
             .initial_stream_window_size(options.stream_window_bytes)
             .initial_connection_window_size(options.connection_window_bytes);
-        // With its state given, the router prepares its routes once instead of once a request.
-        let router = router.with_state(());
         let crowd = Arc::new(Crowd::new(options.connections_per_client_max));
-        Self { router, options, http1, http2, crowd, shutdown, cut: CancellationToken::new() }
+        Self { site, options, http1, http2, crowd, shutdown, cut: CancellationToken::new() }
     }
 
     /// A connection's whole life.
@@ -197,7 +193,7 @@ impl Server {
         arrival: Arrival,
     ) {
         let peer = arrival.peer;
-        let requests = Requests { router: self.router.clone(), arrival, mappings };
+        let requests = Requests { site: Arc::clone(&self.site), arrival, mappings };
         let io = TokioIo::new(io);
         let ended = if is_http2 {
             let stalls = Stalls::new(self.options.write_timeout);
@@ -250,10 +246,10 @@ impl Server {
     }
 }
 
-/// The router as hyper sees it: each request learns whom it came from and how its answer may leave.
+/// The site as hyper sees it: each request learns whom it came from and how its answer may leave.
 #[derive(Clone)]
 struct Requests {
-    router: Router,
+    site: Arc<dyn Answers>,
     arrival: Arrival,
     /// What may leave by `sendfile`, where that is possible.
     mappings: Option<Arc<Mappings>>,
@@ -262,9 +258,9 @@ struct Requests {
 impl hyper::service::Service<http::Request<Incoming>> for Requests {
     type Response = Response;
     type Error = Infallible;
-    type Future = RouteFuture<Infallible>;
+    type Future = Answering;
 
-    fn call(&self, mut request: http::Request<Incoming>) -> Self::Future {
+    fn call(&self, mut request: http::Request<Incoming>) -> Answering {
         let Arrival { peer, is_tls, certificate, trusted_proxies } = &self.arrival;
         let client = Client::of(peer.map(|peer| peer.ip()), *is_tls, request.headers(), trusted_proxies);
         let extensions = request.extensions_mut();
@@ -275,7 +271,7 @@ impl hyper::service::Service<http::Request<Incoming>> for Requests {
         if let Some(mappings) = &self.mappings {
             extensions.insert(Arc::clone(mappings));
         }
-        self.router.clone().call(request)
+        self.site.answer(request.map(Body::new))
     }
 }
 
@@ -288,7 +284,7 @@ struct Streams {
 impl hyper::service::Service<http::Request<Incoming>> for Streams {
     type Response = http::Response<Watched>;
     type Error = Infallible;
-    type Future = MapOk<RouteFuture<Infallible>, Box<dyn FnOnce(Response) -> http::Response<Watched> + Send>>;
+    type Future = MapOk<Answering, Box<dyn FnOnce(Response) -> http::Response<Watched> + Send>>;
 
     fn call(&self, request: http::Request<Incoming>) -> Self::Future {
         let stalls = self.stalls.clone();

@@ -5,7 +5,6 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::sync::Mutex;
 
-use axum::extract::Request;
 use axum::http::header::{CONTENT_LENGTH, RANGE};
 use axum::response::IntoResponse as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -32,6 +31,25 @@ struct Site {
 
 type Seen = Arc<Mutex<Vec<(IpAddr, Arc<Mappings>)>>>;
 
+/// Answers as a test says, and notes what each request came with.
+struct Scripted<A> {
+    answer: A,
+    seen: Seen,
+}
+
+impl<A> Answers for Scripted<A>
+where
+    A: Fn(&Request) -> Response + Send + Sync + 'static,
+{
+    fn answer(&self, request: Request) -> Answering {
+        let extensions = request.extensions();
+        let peer = extensions.get::<Client>().and_then(|client| client.address).expect("the peer");
+        let mappings = Arc::clone(extensions.get::<Arc<Mappings>>().expect("the mappings"));
+        self.seen.lock().unwrap().push((peer, mappings));
+        Box::pin(std::future::ready(Ok((self.answer)(&request))))
+    }
+}
+
 impl Site {
     async fn of(blob: BlobReader) -> Self {
         Self::with(ServerOptions::default(), move |request| answer(&blob, request)).await
@@ -39,23 +57,14 @@ impl Site {
 
     async fn with<A>(options: ServerOptions, answer: A) -> Self
     where
-        A: Fn(&Request) -> axum::response::Response + Clone + Send + Sync + 'static,
+        A: Fn(&Request) -> Response + Send + Sync + 'static,
     {
         let seen = Seen::default();
-        let router = Router::new().fallback({
-            let seen = Arc::clone(&seen);
-            move |request: Request| {
-                let extensions = request.extensions();
-                let peer = extensions.get::<Client>().and_then(|client| client.address).expect("the peer");
-                let mappings = Arc::clone(extensions.get::<Arc<Mappings>>().expect("the mappings"));
-                seen.lock().unwrap().push((peer, mappings));
-                std::future::ready(answer(&request))
-            }
-        });
+        let answers = Scripted { answer, seen: Arc::clone(&seen) };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let serving = tokio::spawn(serve(listener, router, options, shutdown.clone()));
+        let serving = tokio::spawn(serve(listener, answers, options, shutdown.clone()));
         Self { address, shutdown, serving, seen }
     }
 
