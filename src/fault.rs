@@ -41,6 +41,7 @@ pub const CRASH_POINTS: &[&str] = &[
     "index: names recorded",
     "index: committed",
     "evict: marked",
+    "removal: one of many gone",
     "evict: bytes gone",
     "evict: row absent",
     "sweep: manifest gone",

@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::fault;
 use crate::oci::{Digest, Digester, UploadId};
 use crate::storage::{self, Store};
 
@@ -169,6 +170,21 @@ impl Blobs {
     pub async fn remove(&self, digest: Digest) -> Result<(), Error> {
         let store = Arc::clone(&self.store);
         blocking("removing a blob", move || store.remove(&store.blob_path(&digest)).map_err(Error::Storage)).await
+    }
+
+    /// Removes the bytes of many, in order. Returns those that could not be removed. An error says nothing of any of
+    /// them: the process ends.
+    pub async fn remove_all(&self, digests: Vec<Digest>) -> Result<Vec<(Digest, Error)>, Error> {
+        let store = Arc::clone(&self.store);
+        let remove = move || {
+            let failed = digests.into_iter().filter_map(|digest| {
+                let removed = store.remove(&store.blob_path(&digest)).map_err(Error::Storage);
+                fault::point("removal: one of many gone");
+                removed.err().map(|error| (digest, error))
+            });
+            Ok(failed.collect())
+        };
+        blocking("removing blobs", remove).await
     }
 
     /// The staging file of a fill, with what an earlier attempt left in it.

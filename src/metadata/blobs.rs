@@ -7,7 +7,7 @@
 //! A crash between them leaves `Deleting` rows, which whoever starts the registry finishes.
 
 use futures::FutureExt as _;
-use sqlx::SqliteConnection;
+use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 
 use super::columns::{cursor_column, length_column};
 use super::{Error, Metadata, Provenance, cannot, limit_of, links, repositories};
@@ -110,14 +110,15 @@ impl Metadata {
             let part = part.to_vec();
             self.write("record last uses of", &"blobs", move |connection| {
                 async move {
-                    for (digest, accessed_ms) in part {
-                        sqlx::query("UPDATE blob SET accessed_ms = $2 WHERE digest = $1 AND accessed_ms < $2")
-                            .bind(digest)
-                            .bind(accessed_ms)
-                            .execute(&mut *connection)
-                            .await?;
-                    }
-                    Ok(())
+                    let mut update = QueryBuilder::<Sqlite>::new("WITH touched (digest, accessed_ms) AS (");
+                    update.push_values(part, |mut row, (digest, accessed_ms)| {
+                        row.push_bind(digest).push_bind(accessed_ms);
+                    });
+                    update.push(
+                        ") UPDATE blob SET accessed_ms = touched.accessed_ms FROM touched
+                         WHERE blob.digest = touched.digest AND blob.accessed_ms < touched.accessed_ms",
+                    );
+                    update.build().persistent(false).execute(connection).await.map(|_| ())
                 }
                 .boxed()
             })
@@ -155,11 +156,12 @@ impl Metadata {
             let part = part.to_vec();
             let rows = self.write("mark for deletion", &"blobs", move |connection| {
                 async move {
-                    let mut rows: Vec<BlobRow> = Vec::new();
-                    for digest in part {
-                        rows.extend(mark_one_deleting(connection, &digest).await?);
-                    }
-                    Ok(rows)
+                    let mut update = among(
+                        "UPDATE blob SET state = 2 WHERE state = 1 AND NOT pushed AND pinned = 0 AND digest",
+                        &part,
+                    );
+                    update.push(" RETURNING digest, size_bytes, stored_bytes, state, pushed, is_manifest, accessed_ms");
+                    update.build_query_as().persistent(false).fetch_all(connection).await
                 }
                 .boxed()
             });
@@ -188,13 +190,9 @@ impl Metadata {
             let part = part.to_vec();
             self.write("end the deletion of", &"blobs", move |connection| {
                 async move {
-                    for digest in part {
-                        sqlx::query("UPDATE blob SET state = 0, stored_bytes = 0 WHERE digest = $1 AND state = 2")
-                            .bind(digest)
-                            .execute(&mut *connection)
-                            .await?;
-                    }
-                    Ok(())
+                    let mut update =
+                        among("UPDATE blob SET state = 0, stored_bytes = 0 WHERE state = 2 AND digest", &part);
+                    update.build().persistent(false).execute(connection).await.map(|_| ())
                 }
                 .boxed()
             })
@@ -215,16 +213,17 @@ impl Metadata {
     }
 }
 
-async fn mark_one_deleting(connection: &mut SqliteConnection, digest: &Digest) -> Result<Option<BlobRow>, sqlx::Error> {
-    sqlx::query_as(
-        "UPDATE blob SET state = 2 WHERE digest = $1 AND state = 1 AND NOT pushed AND pinned = 0
-         RETURNING digest, size_bytes, stored_bytes, state, pushed, is_manifest, accessed_ms",
-    )
-    .bind(digest)
-    .fetch_optional(connection)
-    .await
+/// The statement `begun`, for each of `digests`: one for all of them is a tenth of the work of one each.
+fn among(begun: &str, digests: &[Digest]) -> QueryBuilder<Sqlite> {
+    let mut statement = QueryBuilder::new(begun);
+    statement.push(" IN (");
+    let mut list = statement.separated(", ");
+    for digest in digests {
+        list.push_bind(*digest);
+    }
+    statement.push(")");
+    statement
 }
-
 /// A blob whose bytes are stored.
 pub(super) struct NewBlob {
     pub(super) digest: Digest,

@@ -96,14 +96,7 @@ impl Room {
         });
         let marked = self.metadata.mark_deleting(&victims).await?;
         fault::point("evict: marked");
-        let mut removed = Vec::with_capacity(marked.len());
-        for row in marked {
-            match self.remove(&row).await {
-                Ok(is_removed) => removed.extend(is_removed.then_some(row)),
-                // Its row says `deleting` and its bytes still count, until `finish_removals` can end it.
-                Err(error) => warn!(digest = %row.digest, error = %Chain(&error), "removing an evicted blob failed"),
-            }
-        }
+        let removed = self.remove_marked(marked).await?;
         // The third step is one for all of them: each by itself would cost a sync of the disk.
         let digests: Vec<Digest> = removed.iter().map(|row| row.digest).collect();
         if let Err(error) = self.metadata.mark_absent(&digests).await {
@@ -152,21 +145,28 @@ impl Room {
         }
     }
 
-    /// The second step for one victim whose row says `deleting`. False if somebody needs it after all.
-    async fn remove(&self, row: &BlobRow) -> Result<bool, Error> {
-        let reopened = {
+    /// The second step for victims whose rows say `deleting`; returns those whose bytes are gone. What somebody needs after all
+    /// is present again. What could not be removed keeps its row, and counts, until `finish_removals` can end it.
+    async fn remove_marked(&self, marked: Vec<BlobRow>) -> Result<Vec<BlobRow>, Error> {
+        let (reopened, mut doomed): (Vec<BlobRow>, Vec<BlobRow>) = {
             let mut ledger = self.ledger();
-            ledger.begin_delete(row.stored_bytes);
-            ledger.is_pinned(&row.digest)
-        };
-        if reopened {
+            marked.iter().for_each(|row| ledger.begin_delete(row.stored_bytes));
             // Somebody found the row before it was marked and may be about to open the file.
-            self.metadata.unmark_deleting(&row.digest).await?;
-            self.ledger().cancel_delete(row.stored_bytes);
-            return Ok(false);
+            marked.into_iter().partition(|row| ledger.is_pinned(&row.digest))
+        };
+        for row in reopened {
+            match self.metadata.unmark_deleting(&row.digest).await {
+                Ok(()) => self.ledger().cancel_delete(row.stored_bytes),
+                Err(error) => warn!(digest = %row.digest, error = %Chain(&error), "a blob in use could not be kept"),
+            }
         }
-        self.blobs.remove(row.digest).await?;
-        fault::point("evict: bytes gone");
-        Ok(true)
+        for (digest, error) in self.blobs.remove_all(doomed.iter().map(|row| row.digest).collect()).await? {
+            warn!(%digest, error = %Chain(&error), "removing an evicted blob failed");
+            doomed.retain(|row| row.digest != digest);
+        }
+        if !doomed.is_empty() {
+            fault::point("evict: bytes gone");
+        }
+        Ok(doomed)
     }
 }

@@ -89,27 +89,31 @@ impl Room {
     }
 
     async fn remove_condemned(&self, reviewed: &[ReviewedBlob]) -> Result<Vec<BlobRow>, Error> {
-        let (mut ended, mut removed) = (Vec::new(), Vec::new());
-        for condemned in reviewed.iter().filter(|reviewed| reviewed.is_condemned()) {
-            let row = &condemned.review.row;
+        let mut condemned = Vec::new();
+        for reviewed in reviewed.iter().filter(|reviewed| reviewed.is_condemned()) {
+            let row = &reviewed.review.row;
             fault::point("sweep: marked");
             if self.ledger().is_pinned(&row.digest) {
                 self.spare(row).await?;
-                continue;
-            }
-            match self.blobs.remove(row.digest).await {
-                Ok(()) => {
-                    fault::point("sweep: bytes gone");
-                    debug!(digest = %row.digest, stored_bytes = row.stored_bytes, pushed = row.pushed, "swept");
-                    ended.push(condemned.review.id);
-                    removed.push(row.clone());
-                }
-                // Its row says `deleting` and its bytes still count; the next start tries again.
-                Err(error) => {
-                    warn!(digest = %row.digest, error = %Chain(&error), "removing a blob nobody needs failed");
-                }
+            } else {
+                condemned.push(&reviewed.review);
             }
         }
+        // What cannot be removed has a row that says `deleting`, and its bytes still count; the next start tries again.
+        for (digest, error) in self.blobs.remove_all(condemned.iter().map(|review| review.row.digest).collect()).await?
+        {
+            warn!(%digest, error = %Chain(&error), "removing a blob nobody needs failed");
+            condemned.retain(|review| review.row.digest != digest);
+        }
+        if !condemned.is_empty() {
+            fault::point("sweep: bytes gone");
+        }
+        for review in &condemned {
+            let row = &review.row;
+            debug!(digest = %row.digest, stored_bytes = row.stored_bytes, pushed = row.pushed, "swept");
+        }
+        let ended: Vec<_> = condemned.iter().map(|review| review.id).collect();
+        let removed: Vec<BlobRow> = condemned.iter().map(|review| review.row.clone()).collect();
         if !ended.is_empty()
             && let Err(error) = self.metadata.end_reviews(ended).await
         {
