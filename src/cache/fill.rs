@@ -177,8 +177,7 @@ impl Filler {
         if matches!(link, Link::Unlinked(_)) {
             // Access through this repository is proven by its upstream, as for any blob that is stored but not linked.
             self.source.prove(&self.digest).await?;
-            let now_ms = depot.clock.now_ms();
-            depot.metadata.link_blob(&self.source.canonical, &self.digest, Provenance::Cached, now_ms).await?;
+            depot.link_pulled(&self.source.canonical, &self.digest).await?;
         }
         self.growth.send_replace(Growth::Verified { size_bytes: row.size_bytes });
         self.start.send_replace(Start::Ready { file: reader.file, size_bytes: Some(row.size_bytes) });

@@ -20,6 +20,7 @@ mod incoming;
 mod inventory;
 mod lanes;
 mod learn;
+mod link;
 mod lists;
 mod live;
 mod manifests;

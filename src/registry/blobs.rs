@@ -9,9 +9,9 @@ use super::error::Error;
 use super::routing::Target;
 use super::{Place, Registry, within_patience};
 use crate::blobs::{self, BlobReader};
-use crate::cache::{self, Bypass, Fill, Outcome, Pin, Probe, Role, Source, Start};
+use crate::cache::{self, Bypass, Fill, Outcome, Pin, Probe, Role, Source, Start, to_the_end};
 use crate::fault;
-use crate::metadata::{BlobRow, Link, Provenance};
+use crate::metadata::{BlobRow, Link};
 use crate::oci::{ByteRange, Digest, RangeRequest, RepositoryName};
 use crate::report::Chain;
 
@@ -266,9 +266,9 @@ impl Registry {
 
     pub(super) async fn prove_and_link(&self, source: &Source, digest: &Digest) -> Result<(), Error> {
         self.proofs.head(source, digest).await.map_err(Error::cache(&source.canonical))?;
-        let depot = self.depot();
-        depot.metadata.link_blob(&source.canonical, digest, Provenance::Cached, depot.clock.now_ms()).await?;
-        Ok(())
+        let (depot, repo, wanted) = (Arc::clone(self.depot()), source.canonical.clone(), *digest);
+        let linked = to_the_end(async move { depot.link_pulled(&repo, &wanted).await }).await;
+        linked.unwrap_or(Err(cache::Error::Stopped)).map_err(Error::cache(&source.canonical))
     }
 
     /// Opens a blob whose row says it is there. `None` if its bytes are lost, which is recorded then: what is cached is

@@ -11,10 +11,9 @@ use futures::Stream;
 use super::error::Error;
 use super::routing::Target;
 use super::{Chunk, Registry};
-use crate::cache::space::{Class, Holding};
+use crate::cache::space::Class;
 use crate::cache::{self, Source, to_the_end};
-use crate::metadata::Provenance;
-use crate::oci::{Digest, Manifest, RepositoryName, Tag};
+use crate::oci::{Digest, Manifest, Tag};
 
 impl Registry {
     /// Takes a blob in as an upstream's.
@@ -39,9 +38,10 @@ impl Registry {
         if self.readable(self.depot().metadata.find_mountable(digest).await?, &target.caller.sight).is_empty() {
             return Err(unknown());
         }
-        let (this, repository, wanted) = (Arc::clone(self), name.clone(), *digest);
-        let linked = to_the_end(async move { this.link_cached(&repository, &wanted).await });
-        if linked.await.unwrap_or(Err(Error::cache(&name)(cache::Error::Stopped)))? { Ok(()) } else { Err(unknown()) }
+        let (depot, repository, wanted) = (Arc::clone(self.depot()), name.clone(), *digest);
+        let linked = to_the_end(async move { depot.link_cached(&repository, &wanted).await }).await;
+        let is_stored = linked.unwrap_or(Err(cache::Error::Stopped)).map_err(Error::cache(&name))?;
+        if is_stored { Ok(()) } else { Err(unknown()) }
     }
 
     /// Takes a manifest in as an upstream's, and has tags name it as if the upstream had just said so. A tag that somebody
@@ -84,18 +84,5 @@ impl Registry {
             }
         }
         Ok(super::source(mirrored, &self.mirrors))
-    }
-
-    async fn link_cached(&self, name: &RepositoryName, digest: &Digest) -> Result<bool, Error> {
-        let depot = self.depot();
-        let _named = depot.room.naming(digest).await;
-        let now_ms = depot.clock.now_ms();
-        let Some(change) = depot.metadata.link_blob(name, digest, Provenance::Cached, now_ms).await? else {
-            return Ok(false);
-        };
-        if let Some(after) = Holding::of(&change.after) {
-            depot.room.change(change.before.as_ref().and_then(Holding::of), after);
-        }
-        Ok(true)
     }
 }

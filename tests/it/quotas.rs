@@ -61,6 +61,35 @@ async fn what_a_repository_used_least_recently_goes_for_its_own_quota_alone() {
 }
 
 #[tokio::test]
+async fn what_is_here_for_others_counts_under_the_quota_of_whoever_pulls_it_next() {
+    let fake = FakeUpstream::start().await;
+    let blobs: Vec<Digest> = (0..3).map(|seed| fake.push_blob("other/app", content(BLOB, seed))).collect();
+    for seed in 0..3 {
+        fake.push_blob("team/app", content(BLOB, seed));
+    }
+    let large = fake.push_blob("other/app", content(4 * BLOB, 9));
+    fake.push_blob("team/app", content(4 * BLOB, 9));
+    let registry = quota(over(&fake), &format!("{HUB}/team/**"), 2 * PROMISED).start().await;
+    for digest in blobs.iter().chain([&large]) {
+        pull(&registry, "other/app", digest).await;
+    }
+    for digest in &blobs {
+        assert_eq!(pull(&registry, "team/app", digest).await.cache(), "hit");
+    }
+    let held = async || registry.metadata().quota_bytes(&format!("the quota of {HUB}/team/**")).await.unwrap();
+    assert!((1..=2 * PROMISED).contains(&held().await), "{} bytes are held", held().await);
+    assert_eq!(here(&registry, &blobs), [1, 2], "what was used least recently went for it");
+    assert_eq!(
+        pull(&registry, "team/app", &large).await.cache(),
+        "hit",
+        "what fits under no quota is served all the same"
+    );
+    assert!(held().await <= 2 * PROMISED, "{} bytes are held", held().await);
+    assert_eq!(here(&registry, &[large]), [0]);
+    registry.finish().await;
+}
+
+#[tokio::test]
 async fn an_upstream_has_its_quota_and_what_does_not_fit_is_passed_through() {
     let fake = FakeUpstream::start().await;
     let small = fake.push_blob("team/app", content(BLOB, 1));

@@ -1,0 +1,36 @@
+//! Stored blobs that a repository comes to show without having brought them.
+
+use super::error::Error;
+use super::fills::Depot;
+use super::space::Holding;
+use crate::metadata::{Link, Provenance};
+use crate::oci::{Digest, RepositoryName};
+
+impl Depot {
+    /// Shows a stored blob in a repository as cached content, under its quota. False if the blob is not stored. To be run to its
+    /// end.
+    pub async fn link_cached(&self, repo: &RepositoryName, digest: &Digest) -> Result<bool, Error> {
+        let _named = self.room.naming(digest).await;
+        let _promised = match self.metadata.find_link(repo, digest).await? {
+            Link::Unlinked(row) => self.room.promise_quota(repo, row.stored_bytes).await?,
+            Link::Linked(_) | Link::Unknown => None,
+        };
+        let now_ms = self.clock.now_ms();
+        let Some(change) = self.metadata.link_blob(repo, digest, Provenance::Cached, now_ms).await? else {
+            return Ok(false);
+        };
+        if let Some(after) = Holding::of(&change.after) {
+            self.room.change(change.before.as_ref().and_then(Holding::of), after);
+        }
+        Ok(true)
+    }
+
+    /// The same for who pulls it there. What the quota has no room for is served all the same, and whoever pulls it next has to
+    /// prove again that it may.
+    pub async fn link_pulled(&self, repo: &RepositoryName, digest: &Digest) -> Result<(), Error> {
+        match self.link_cached(repo, digest).await {
+            Ok(_) | Err(Error::OverQuota { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
