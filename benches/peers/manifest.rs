@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::Command;
 
 use crate::client::{Push, pull, push, push_manifest};
@@ -18,9 +19,14 @@ pub fn run(bench: &Bench) -> Result<()> {
     let blob = Blob::create(bench.dir.join("blob"), 1 << 20, 2)?;
     let origin = Origin::start()?;
     origin.hold(std::slice::from_ref(&blob));
-    let mut servers = vec![Server::entrepot(&bench.dir.join("entrepot"), origin.addr)?];
+    let mut servers = vec![
+        Server::entrepot(&bench.dir.join("entrepot"), origin.addr)?,
+        Server::entrepot_quiet(&bench.dir.join("quiet"), origin.addr)?,
+    ];
     if installed("nginx") {
-        servers.push(nginx_with(bench, &manifest(std::slice::from_ref(&blob), EMPTY_CONFIG))?);
+        let root = static_root(bench, &manifest(std::slice::from_ref(&blob), EMPTY_CONFIG))?;
+        servers.push(Server::nginx_logging(&bench.dir.join("nginx"), &root)?);
+        servers.push(Server::nginx(&bench.dir.join("nginx-quiet"), &root)?);
     }
     if installed("docker-registry") {
         servers.push(distribution_with(bench, &blob)?);
@@ -34,20 +40,23 @@ pub fn run(bench: &Bench) -> Result<()> {
             rates.push(requests_per_second(server.addr)?);
         }
     }
-    let mut table = Table::new("Warm manifest by tag, `wrk -t1 -c16 -d5s`", &["server", "requests/s", "entrepot is"]);
+    let title = "Warm manifest by tag, `wrk -t1 -c16 -d5s`";
+    let mut table = Table::new(title, &["server", "requests/s", "entrepot is", "entrepot without a log is"]);
     for (server, own) in servers.iter().zip(&rates) {
-        table.row(&[server.name.to_owned(), format!("{:.0}", median(own)), format!("{:.2}×", ratio(&rates[0], own))]);
+        let against = |ours: &[f64]| format!("{:.2}×", ratio(ours, own));
+        table.row(&[server.name.to_owned(), format!("{:.0}", median(own)), against(&rates[0]), against(&rates[1])]);
     }
     table.print();
     Ok(())
 }
 
-fn nginx_with(bench: &Bench, bytes: &[u8]) -> Result<Server> {
+/// The manifest as a file.
+fn static_root(bench: &Bench, bytes: &[u8]) -> Result<PathBuf> {
     let root = bench.dir.join("static");
     let path = root.join(manifest_path().trim_start_matches('/'));
     fs::create_dir_all(path.parent().ok_or("a manifest's path has a parent")?)?;
     fs::write(path, bytes)?;
-    Server::nginx(&bench.dir.join("nginx"), &root)
+    Ok(root)
 }
 
 fn distribution_with(bench: &Bench, blob: &Blob) -> Result<Server> {

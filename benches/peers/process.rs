@@ -26,6 +26,21 @@ impl Server {
 
     /// The same with tags that are fresh for so long.
     pub fn entrepot_with(dir: &Path, upstream: SocketAddr, revalidate_after: Duration) -> Result<Self> {
+        Self::entrepot_as("entrepot", dir, upstream, revalidate_after, "info")
+    }
+
+    /// The same without a line for each request.
+    pub fn entrepot_quiet(dir: &Path, upstream: SocketAddr) -> Result<Self> {
+        Self::entrepot_as("entrepot, no log", dir, upstream, Duration::from_hours(1), "info,entrepot::access=warn")
+    }
+
+    fn entrepot_as(
+        name: &'static str,
+        dir: &Path,
+        upstream: SocketAddr,
+        revalidate_after: Duration,
+        log_filter: &str,
+    ) -> Result<Self> {
         fs::create_dir_all(dir)?;
         let addr = free_addr()?;
         let (config, store) = (dir.join("config.yaml"), dir.join("store"));
@@ -33,7 +48,7 @@ impl Server {
             &config,
             format!(
                 "http:\n  listen: {addr}\nstorage:\n  path: {}\n  min_free: 0\n  max_size: 200GiB\ncache:\n  max_size: 100GiB\n  \
-                 revalidate_after: {}s\nupstreams:\n  docker.io: {{url: \"http://{upstream}\", default: true}}\nlog:\n  format: json\n",
+                 revalidate_after: {}s\nupstreams:\n  docker.io: {{url: \"http://{upstream}\", default: true}}\nlog:\n  format: json\n  level: \"{log_filter}\"\n",
                 store.display(),
                 revalidate_after.as_secs(),
             ),
@@ -42,11 +57,20 @@ impl Server {
             std::env::var_os("ENTREPOT").map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_entrepot")), PathBuf::from);
         let mut command = ending_with_us(&binary);
         command.args(["serve", "--config"]).arg(config);
-        Self::start("entrepot", command, addr, "/readyz", dir)
+        Self::start(name, command, addr, "/readyz", dir)
     }
 
     /// nginx with static files below `root`, set up as well as it can be for them.
     pub fn nginx(dir: &Path, root: &Path) -> Result<Self> {
+        Self::nginx_as("nginx, no log", dir, root, "off")
+    }
+
+    /// The same with the log of requests that it keeps unless it is told not to.
+    pub fn nginx_logging(dir: &Path, root: &Path) -> Result<Self> {
+        Self::nginx_as("nginx", dir, root, "/dev/null")
+    }
+
+    fn nginx_as(name: &'static str, dir: &Path, root: &Path, access_log: &str) -> Result<Self> {
         fs::create_dir_all(dir)?;
         let addr = free_addr()?;
         let config = dir.join("nginx.conf");
@@ -56,7 +80,7 @@ impl Server {
             format!(
                 "daemon off; worker_processes auto; user root; pid {dir_text}/pid; error_log {dir_text}/error.log;\n\
                  events {{ worker_connections 4096; }}\n\
-                 http {{ access_log off; sendfile on; tcp_nopush on; keepalive_requests 1000000000; etag on;\n\
+                 http {{ access_log {access_log}; sendfile on; tcp_nopush on; keepalive_requests 1000000000; etag on;\n\
                  client_body_temp_path {dir_text}/t1; proxy_temp_path {dir_text}/t2; fastcgi_temp_path {dir_text}/t3;\n\
                  uwsgi_temp_path {dir_text}/t4; scgi_temp_path {dir_text}/t5; types {{ }}\n\
                  server {{ listen {addr}; root {root}; default_type application/octet-stream;\n\
@@ -68,7 +92,7 @@ impl Server {
         )?;
         let mut command = ending_with_us(Path::new("nginx"));
         command.arg("-c").arg(config).arg("-e").arg(dir.join("error.log"));
-        Self::start("nginx", command, addr, "/", dir)
+        Self::start(name, command, addr, "/", dir)
     }
 
     /// Distribution as Debian ships it, on the file system.
