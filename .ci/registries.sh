@@ -117,15 +117,15 @@ END
 
 # make_entrepot: writes the configuration with the origin, if one was made, as default upstream, and starts it. SPARSE
 # may be set to another value of push.sparse, UPSTREAMS to another map of upstreams, AUTH to who may do what, TLS to what
-# http.tls holds (make_tls sets it).
+# http.tls holds (make_tls sets it), ADDRESS to another address of this machine.
 make_entrepot() {
     local upstreams=${UPSTREAMS:-}
     [ -n "$upstreams" ] || upstreams='{}'
     [ -z "${ORIGIN:-}" ] || [ -n "${UPSTREAMS:-}" ] || upstreams="{docker.io: {url: \"http://$ORIGIN\", default: true}}"
-    REGISTRY=127.0.0.1:$(free_port)
+    REGISTRY=${ADDRESS:-127.0.0.1}:$(free_port)
     cat >"$WORK/config.yaml" <<END
 http:
-  listen: $REGISTRY
+  listen: "$REGISTRY"
 ${TLS:+  tls: $TLS}
 storage:
   path: $WORK/store
@@ -149,13 +149,13 @@ start_entrepot() {
     wait_for entrepot curl -fsS "$SCHEME://$REGISTRY/readyz"
 }
 
-# make_tls: an authority and a certificate for 127.0.0.1 in $WORK/tls, for the next make_entrepot. From here on curl and
-# programs in Go believe that authority, and nobody else.
+# make_tls [NAME]: an authority and a certificate for this machine in $WORK/tls, for the next make_entrepot. From here on curl
+# believes that authority, and nobody else.
 make_tls() {
-    "$ENTREPOT" setup tls --self-signed --host 127.0.0.1 --out "$WORK/tls" >"$WORK/setup.log"
+    "$ENTREPOT" setup tls --self-signed --host "${1:-127.0.0.1}" --out "$WORK/tls" >"$WORK/setup.log"
     TLS="{certificate: $WORK/tls/server.crt, key: $WORK/tls/server.key}"
     SCHEME=https
-    export SSL_CERT_FILE=$WORK/tls/ca.crt CURL_CA_BUNDLE=$WORK/tls/ca.crt
+    export CURL_CA_BUNDLE=$WORK/tls/ca.crt
 }
 
 # start_containerd: one of our own, all of whose files are in $WORK; it listens on $WORK/containerd.sock.
