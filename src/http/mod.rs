@@ -49,6 +49,9 @@ use crate::telemetry::Audit;
 pub use error::ApiError;
 pub use inside::{BoxError, Inside};
 pub use pages::OwnNames;
+/// For the fuzz targets, which read what a stranger may ask.
+#[doc(hidden)]
+pub use request::presented_in;
 pub use tls::Tls;
 
 /// What every handler works with.
