@@ -21,11 +21,11 @@ pub struct Server {
 impl Server {
     /// entrepot with the upstream as default; `dir` is created and must be new for a cold cache.
     pub fn entrepot(dir: &Path, upstream: SocketAddr) -> Result<Self> {
-        Self::entrepot_with(dir, upstream, Duration::from_hours(1))
+        Self::entrepot_with(dir, upstream, Duration::from_hours(1), "")
     }
 
-    /// The same with tags that are fresh for so long.
-    pub fn entrepot_with(dir: &Path, upstream: SocketAddr, revalidate_after: Duration) -> Result<Self> {
+    /// The same with tags that are fresh for so long, and with more lines of configuration.
+    pub fn entrepot_with(dir: &Path, upstream: SocketAddr, revalidate_after: Duration, more: &str) -> Result<Self> {
         fs::create_dir_all(dir)?;
         let addr = free_addr()?;
         let (config, store) = (dir.join("config.yaml"), dir.join("store"));
@@ -33,14 +33,12 @@ impl Server {
             &config,
             format!(
                 "http:\n  listen: {addr}\nstorage:\n  path: {}\n  min_free: 0\n  max_size: 200GiB\ncache:\n  max_size: 100GiB\n  \
-                 revalidate_after: {}s\nupstreams:\n  docker.io: {{url: \"http://{upstream}\", default: true}}\nlog:\n  format: json\n",
+                 revalidate_after: {}s\nupstreams:\n  docker.io: {{url: \"http://{upstream}\", default: true}}\nlog:\n  format: json\n{more}",
                 store.display(),
                 revalidate_after.as_secs(),
             ),
         )?;
-        let binary =
-            std::env::var_os("ENTREPOT").map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_entrepot")), PathBuf::from);
-        let mut command = ending_with_us(&binary);
+        let mut command = ending_with_us(&binary());
         command.args(["serve", "--config"]).arg(config);
         Self::start("entrepot", command, addr, "/readyz", dir)
     }
@@ -175,6 +173,11 @@ impl Drop for Process {
 /// The fields after the command's name, which may itself hold blanks; field 0 is the state.
 fn stat_fields(stat: &str) -> Vec<&str> {
     stat.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ').collect()
+}
+
+/// The entrepot under test.
+pub fn binary() -> PathBuf {
+    std::env::var_os("ENTREPOT").map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_entrepot")), PathBuf::from)
 }
 
 /// Should the benchmark be killed, the kernel ends what it started.
