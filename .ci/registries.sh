@@ -7,6 +7,7 @@
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 LAYOUT=$WORK/layout
+SCHEME=http
 export CONTAINERS_REGISTRIES_CONF=$WORK/registries.conf
 POLICY=$WORK/policy.json
 echo '{"default": [{"type": "insecureAcceptAnything"}]}' >"$POLICY"
@@ -115,15 +116,17 @@ END
 }
 
 # make_entrepot: writes the configuration with the origin, if one was made, as default upstream, and starts it. SPARSE
-# may be set to another value of push.sparse, UPSTREAMS to another map of upstreams, AUTH to who may do what.
+# may be set to another value of push.sparse, UPSTREAMS to another map of upstreams, AUTH to who may do what, TLS to what
+# http.tls holds (make_tls sets it), ADDRESS to another address of this machine.
 make_entrepot() {
     local upstreams=${UPSTREAMS:-}
     [ -n "$upstreams" ] || upstreams='{}'
     [ -z "${ORIGIN:-}" ] || [ -n "${UPSTREAMS:-}" ] || upstreams="{docker.io: {url: \"http://$ORIGIN\", default: true}}"
-    REGISTRY=127.0.0.1:$(free_port)
+    REGISTRY=${ADDRESS:-127.0.0.1}:$(free_port)
     cat >"$WORK/config.yaml" <<END
 http:
-  listen: $REGISTRY
+  listen: "$REGISTRY"
+${TLS:+  tls: $TLS}
 storage:
   path: $WORK/store
   min_free: 0
@@ -143,7 +146,16 @@ END
 
 start_entrepot() {
     start entrepot "$ENTREPOT" serve --config "$WORK/config.yaml"
-    wait_for entrepot curl -fsS "http://$REGISTRY/readyz"
+    wait_for entrepot curl -fsS "$SCHEME://$REGISTRY/readyz"
+}
+
+# make_tls [NAME]: an authority and a certificate for this machine in $WORK/tls, for the next make_entrepot. From here on curl
+# believes that authority, and nobody else.
+make_tls() {
+    "$ENTREPOT" setup tls --self-signed --host "${1:-127.0.0.1}" --out "$WORK/tls" >"$WORK/setup.log"
+    TLS="{certificate: $WORK/tls/server.crt, key: $WORK/tls/server.key}"
+    SCHEME=https
+    export CURL_CA_BUNDLE=$WORK/tls/ca.crt
 }
 
 # start_containerd: one of our own, all of whose files are in $WORK; it listens on $WORK/containerd.sock.

@@ -41,6 +41,8 @@ mod process;
 mod push;
 #[path = "peers/table.rs"]
 mod table;
+#[path = "peers/token.rs"]
+mod token;
 #[path = "peers/warm.rs"]
 mod warm;
 
@@ -60,9 +62,10 @@ pub struct Bench {
 
 type Topic = (&'static str, fn(&Bench) -> Result<()>);
 
-const TOPICS: [Topic; 9] = [
+const TOPICS: [Topic; 10] = [
     ("warm", warm::run),
     ("manifest", manifest::run),
+    ("token", token::run),
     ("cold", cold::run),
     ("capped", capped::run),
     ("docker", docker::run),

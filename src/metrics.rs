@@ -266,6 +266,12 @@ impl Metrics {
         self.gauge("entrepot_limit", vec![("limit", limit.into())], value);
     }
 
+    /// As [`Metrics::limit`], for one on time, in seconds.
+    pub fn limit_seconds(&self, limit: &'static str, value: Duration) {
+        let key = key("entrepot_limit", vec![("limit", limit.into())]);
+        self.recorder.register_gauge(&key, &METADATA).set(value.as_secs_f64());
+    }
+
     /// As [`Metrics::limit`], for one that each upstream has.
     pub fn upstream_limit(&self, upstream: &str, limit: &'static str, value: u64) {
         self.gauge("entrepot_limit", vec![("limit", limit.into()), ("upstream", upstream.into())], value);

@@ -1,43 +1,11 @@
 #!/usr/bin/env bash
-# Signing in: docker, podman, skopeo and ctr with users, tokens, anonymous pulls, wrong passwords and robots.
+# Signing in: docker, podman, skopeo and ctr with users, tokens, anonymous pulls, wrong passwords and robots. `login-tls.sh` has
+# the same over TLS.
 
 . "$(dirname "$0")/../registries.sh"
 need login dockerd docker containerd ctr podman curl
 need_root login
-
-export WORK DOCKER_CONFIG=$WORK/docker-config HOME=$WORK/home XDG_RUNTIME_DIR=$WORK/home CONTAINERD_SNAPSHOTTER=native
-mkdir -p "$HOME/.config/containers" "$DOCKER_CONFIG"
-cp "$POLICY" "$HOME/.config/containers/policy.json"
-PASSWORD="correct horse"
-
-docker() {
-    command docker --host "unix://$WORK/docker.sock" "$@"
-}
-podman() {
-    command podman --root "$WORK/podman" --runroot "$WORK/podman-run" --tmpdir "$WORK/podman-tmp" --storage-driver vfs \
-        --cgroup-manager cgroupfs --events-backend none "$@"
-}
-ctr() {
-    command ctr --address "$WORK/containerd.sock" --namespace ci "$@"
-}
-with_skopeo() {
-    skopeo --policy "$POLICY" --insecure-policy copy --quiet --src-tls-verify=false --dest-tls-verify=false "$@"
-}
-
-# refused TEXT COMMAND…: the command fails, and says so.
-refused() {
-    local said text=$1
-    shift
-    if said=$("$@" 2>&1); then
-        echo "it was let in: $said"
-        return 1
-    fi
-    grep -iE "$text" <<<"$said"
-}
-
-status() {
-    curl -sS -o /dev/null -w '%{http_code}' "$@"
-}
+. "$(dirname "$0")/../logins.sh"
 
 start_dockerd() {
     printf '{"insecure-registries": ["%s"], "registry-mirrors": ["http://%s"]}\n' "$REGISTRY" "$REGISTRY" >"$WORK/daemon.json"
@@ -49,98 +17,6 @@ start_dockerd() {
         --data-root "$WORK/docker" --exec-root "$WORK/docker-exec" --pidfile "$WORK/docker.pid" \
         --host "unix://$WORK/docker.sock" --containerd "$WORK/containerd.sock" --iptables=false --ip6tables=false --bridge=none
     wait_for dockerd docker version
-}
-
-hashed() {
-    printf '%s\n' "$PASSWORD" | "$ENTREPOT" hash-password --cost 4 "$1"
-}
-
-docker_login() {
-    printf '%s' "$PASSWORD" | docker login --username alice --password-stdin "$REGISTRY"
-    # What is kept is no password.
-    if grep -q "$(printf 'alice:%s' "$PASSWORD" | base64)" "$DOCKER_CONFIG/config.json"; then return 1; fi
-    jq -e --arg host "$REGISTRY" '.auths[$host].identitytoken | startswith("entrepot_refresh_")' "$DOCKER_CONFIG/config.json"
-}
-
-docker_push_and_pull() {
-    bytes login $((1 << 20)) >"$WORK/private"
-    tar -C "$WORK" -c private | docker import - "$REGISTRY/team/docker:1"
-    docker push "$REGISTRY/team/docker:1"
-    docker image rm "$REGISTRY/team/docker:1"
-    docker pull "$REGISTRY/team/docker:1"
-}
-
-docker_logout() {
-    docker logout "$REGISTRY"
-    docker pull "$REGISTRY/open/multi:1"
-    refused 'unauthorized|denied|log in' docker pull "$REGISTRY/team/docker:1"
-    refused 'unauthorized|denied|log in' docker push "$REGISTRY/team/docker:1"
-}
-
-docker_mirror() {
-    local id
-    for id in $(docker image ls --quiet | sort -u); do docker image rm --force "$id"; done
-    # Credentials for Docker Hub, which the daemon shows its mirror.
-    jq -n --arg auth "$(printf 'me:hub' | base64)" '{auths: {"https://index.docker.io/v1/": {auth: $auth}}}' \
-        >"$DOCKER_CONFIG/config.json"
-    docker pull library/multi:1
-}
-
-podman_session() {
-    local file=$WORK/podman-auth.json
-    refused 'invalid username/password|unauthorized|wrong' podman login --authfile "$file" --tls-verify=false -u alice -p guess "$REGISTRY"
-    podman login --authfile "$file" --tls-verify=false -u alice -p "$PASSWORD" "$REGISTRY"
-    with_skopeo --dest-authfile "$file" "oci:$LAYOUT:private" "docker://$REGISTRY/team/podman:1"
-    podman pull --authfile "$file" --tls-verify=false "docker://$REGISTRY/team/podman:1"
-    podman push --authfile "$file" --tls-verify=false "$REGISTRY/team/podman:1" "docker://$REGISTRY/team/podman:2"
-    podman logout --authfile "$file" "$REGISTRY"
-    refused 'unauthorized|authentication|log in|denied' podman pull --authfile "$file" --tls-verify=false "docker://$REGISTRY/team/podman:2"
-    podman pull --tls-verify=false "docker://$REGISTRY/open/multi:1"
-}
-
-skopeo_session() {
-    with_skopeo --dest-creds "alice:$PASSWORD" "oci:$LAYOUT:private" "docker://$REGISTRY/team/skopeo:1"
-    rm -rf "$WORK/pulled"
-    with_skopeo --src-creds "alice:$PASSWORD" "docker://$REGISTRY/team/skopeo:1" "oci:$WORK/pulled:1"
-    with_skopeo --all --src-creds "alice:$PASSWORD" --dest-creds "alice:$PASSWORD" \
-        "docker://$REGISTRY/team/skopeo:1" "docker://$REGISTRY/team/mounted:1"
-    refused 'unauthorized|authentication|wrong' with_skopeo --dest-creds alice:guess "oci:$LAYOUT:private" "docker://$REGISTRY/team/skopeo:2"
-    refused 'denied|may not|403|forbidden' with_skopeo --dest-creds "bob:$PASSWORD" "oci:$LAYOUT:private" "docker://$REGISTRY/team/skopeo:2"
-    refused 'unauthorized|authentication|log in|denied' with_skopeo "docker://$REGISTRY/team/skopeo:1" "oci:$WORK/none:1"
-    skopeo delete --tls-verify=false --creds "alice:$PASSWORD" "docker://$REGISTRY/team/mounted:1"
-}
-
-ctr_session() {
-    ctr content fetch --plain-http -u "alice:$PASSWORD" "$REGISTRY/team/skopeo:1"
-    ctr images pull --plain-http -u "alice:$PASSWORD" "$REGISTRY/team/skopeo:1"
-    ctr images push --plain-http -u "alice:$PASSWORD" "$REGISTRY/team/ctr:1" "$REGISTRY/team/skopeo:1"
-    refused '401|unauthorized|authorization|denied' ctr images pull --plain-http -u alice:guess "$REGISTRY/team/ctr:1"
-    refused '401|unauthorized|authorization|denied' ctr images pull --plain-http "$REGISTRY/team/ctr:1"
-    ctr images pull --plain-http --all-platforms "$REGISTRY/open/multi:1"
-}
-
-robot_session() {
-    local made user token
-    made=$("$ENTREPOT" robot --config "$WORK/config.yaml" create ci --allow pull,push --repositories 'team/robot' --expires 1h --json)
-    user=$(jq -r .username <<<"$made")
-    token=$(jq -r .token <<<"$made")
-    with_skopeo --dest-creds "$user:$token" "oci:$LAYOUT:private" "docker://$REGISTRY/team/robot:1"
-    refused 'denied|may not|403|forbidden' with_skopeo --dest-creds "$user:$token" "oci:$LAYOUT:private" "docker://$REGISTRY/team/other:1"
-    "$ENTREPOT" robot --config "$WORK/config.yaml" list | grep '^ci '
-    "$ENTREPOT" robot --config "$WORK/config.yaml" revoke ci
-    refused 'unauthorized|authentication|wrong' with_skopeo --src-creds "$user:$token" "docker://$REGISTRY/team/robot:1" "oci:$WORK/none:1"
-}
-
-# Rules and users are read again while serving.
-reload() {
-    printf '%s\n' "$(hashed carol)" >>"$WORK/htpasswd"
-    kill -HUP "${PIDS[entrepot]}"
-    local n
-    for n in $(seq 100); do
-        [ "$(status -u "carol:$PASSWORD" "http://$REGISTRY/v2/")" != 200 ] || return 0
-        sleep 0.1
-    done
-    return 1
 }
 
 make_origin

@@ -8,9 +8,9 @@ need skopeo skopeo
 need podman podman
 need docker dockerd docker containerd ctr unshare
 need_root docker
+. "$(dirname "$0")/../secure.sh"
 
-# Docker believes anybody on 127.0.0.0/8, whatever the name; it gets a name and IPv6.
-NAME=registry.test
+NAME=$SECURE_NAME
 export WORK NAME HOME=$WORK/home XDG_RUNTIME_DIR=$WORK/home DOCKER_CONFIG=$WORK/docker-config
 mkdir -p "$HOME/.config/containers" "$DOCKER_CONFIG"
 echo '{}' >"$DOCKER_CONFIG/config.json"
@@ -26,17 +26,12 @@ ctr() {
 export -f docker ctr
 export CONTAINERD_SNAPSHOTTER=native
 
-# One folder as docker, podman and skopeo want it: ca.crt, client.cert, client.key.
 make_certificates() {
     "$ENTREPOT" setup tls --self-signed --host "$NAME" --out "$WORK/tls" >"$WORK/setup.log"
     CERTS=$WORK/certs
-    mkdir -p "$CERTS" "$WORK/stranger"
-    cp "$WORK/tls/ca.crt" "$CERTS/ca.crt"
+    client_certificate robot "$CERTS"
+    mkdir -p "$WORK/stranger"
     cp "$WORK/tls/ca.crt" "$WORK/stranger/ca.crt"
-    openssl ecparam -name prime256v1 -genkey -noout -out "$CERTS/client.key"
-    openssl req -new -key "$CERTS/client.key" -subj /CN=robot -out "$WORK/client.csr"
-    openssl x509 -req -in "$WORK/client.csr" -CA "$WORK/tls/ca.crt" -CAkey "$WORK/tls/ca.key" -CAcreateserial -days 1 \
-        -extfile <(echo extendedKeyUsage=clientAuth) -out "$CERTS/client.cert" 2>"$WORK/openssl.log"
 }
 
 # make_secure_entrepot LOOPBACK
@@ -103,17 +98,9 @@ podman_through() {
     "${POD[@]}" pull --cert-dir "$CERTS" "docker://$LOCAL/team/podman:1"
 }
 
-# In one file more than docker's: the pair as containerd writes it.
 containerd_hosts() {
     local host
-    for host in docker.io "$LOCAL"; do
-        mkdir -p "$WORK/hosts/$host"
-        cat >"$WORK/hosts/$host/hosts.toml" <<END
-[host."https://$LOCAL"]
-  ca = "$CERTS/ca.crt"
-  client = [["$CERTS/client.cert", "$CERTS/client.key"]]
-END
-    done
+    for host in docker.io "$LOCAL"; do hosts_toml "$WORK/hosts" "$host" "$LOCAL" "$CERTS"; done
 }
 
 containerd_through() {
@@ -123,25 +110,6 @@ containerd_through() {
     ctr images push --hosts-dir "$WORK/hosts" "$LOCAL/team/containerd:1" docker.io/library/schema2:1
     ctr images rm --sync docker.io/library/schema2:1
     ctr images pull --hosts-dir "$WORK/hosts" "$LOCAL/team/containerd:1"
-}
-
-# dockerd reads /etc/docker/certs.d and /etc/hosts; it sees files of ours there, and nobody else does.
-start_secure_dockerd() {
-    mkdir -p "$WORK/etc/certs.d/$REGISTRY"
-    cp "$CERTS"/* "$WORK/etc/certs.d/$REGISTRY/"
-    printf '127.0.0.1 localhost\n::1 %s\n' "$NAME" >"$WORK/hosts.etc"
-    local key='{}'
-    if dockerd --version | grep -q 'version 20\.'; then
-        key=$(jq -n --arg path "$WORK/key.json" '{"deprecated-key-path": $path}')
-    fi
-    jq --argjson key "$key" -n --arg mirror "https://$REGISTRY" '{"registry-mirrors": [$mirror]} + $key' >"$WORK/daemon.json"
-    # shellcheck disable=SC2016 # expanded by the inner shell
-    start dockerd unshare --mount --propagation private sh -c '
-        mount --bind "$WORK/hosts.etc" /etc/hosts && mount --bind "$WORK/etc" /etc/docker && exec "$@"' dockerd \
-        dockerd --config-file "$WORK/daemon.json" --storage-driver vfs --data-root "$WORK/docker" \
-        --exec-root "$WORK/docker-exec" --pidfile "$WORK/docker.pid" --host "unix://$WORK/docker.sock" \
-        --containerd "$WORK/containerd.sock" --iptables=false --ip6tables=false --bridge=none
-    wait_for dockerd docker version
 }
 
 docker_through() {
@@ -154,7 +122,7 @@ docker_through() {
 }
 
 docker_without() {
-    rm "$WORK/etc/certs.d/$REGISTRY/client.cert" "$WORK/etc/certs.d/$REGISTRY/client.key"
+    docker_shows "$REGISTRY" "$WORK/stranger"
     if docker pull "$REGISTRY/team/docker:absent" 2>"$WORK/docker.err"; then return 1; fi
     grep -i 'certificate' "$WORK/docker.err" || { cat "$WORK/docker.err"; return 1; }
 }
@@ -194,7 +162,7 @@ check containerd "pull, push and pull with ca and client in hosts.toml" containe
 check entrepot "a renewed certificate is taken on SIGHUP" renewed
 stop entrepot
 make_secure_entrepot "[::1]"
-start_secure_dockerd
+start_secure_dockerd "$REGISTRY" "$CERTS"
 check docker "pull through the mirror, push and pull with certs.d" docker_through
 check docker "without a client certificate: refused, and told why" docker_without
 finish

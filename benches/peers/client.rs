@@ -35,10 +35,15 @@ pub struct Pulled {
 
 /// Sends a GET on a connection of its own and reads the head of the answer.
 pub fn get(server: SocketAddr, path: &str) -> Result<Answer> {
+    get_with(server, path, "")
+}
+
+/// The same with more headers, each with its end of line.
+pub fn get_with(server: SocketAddr, path: &str, headers: &str) -> Result<Answer> {
     let started = Instant::now();
     let mut stream = connect(server)?;
     let accept = "application/vnd.oci.image.manifest.v1+json, */*";
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {server}\r\nAccept: {accept}\r\nConnection: close\r\n\r\n")?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {server}\r\nAccept: {accept}\r\n{headers}Connection: close\r\n\r\n")?;
     read_head(stream, started)
 }
 
@@ -90,6 +95,13 @@ impl Answer {
             return Err(format!("expected {status}: {}\n{}", self.head, String::from_utf8_lossy(&self.early)).into());
         }
         Ok(self)
+    }
+
+    /// Reads the body to its end.
+    pub fn body(mut self) -> Result<Vec<u8>> {
+        let mut body = std::mem::take(&mut self.early);
+        self.stream.read_to_end(&mut body)?;
+        Ok(body)
     }
 
     /// Reads the body to its end and forgets it, at most `bytes_per_second` when given.

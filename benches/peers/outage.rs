@@ -63,7 +63,7 @@ fn with_tag(bench: &Bench, name: &str) -> Result<(Origin, Server)> {
     let blob = Blob::create(dir.join("blob"), 1 << 20, 6)?;
     let origin = Origin::start()?;
     origin.hold(std::slice::from_ref(&blob));
-    let server = Server::entrepot_with(&dir.join("entrepot"), origin.addr, FRESH)?;
+    let server = Server::entrepot_with(&dir.join("entrepot"), origin.addr, FRESH, "")?;
     pull(server.addr, &manifest_path())?;
     Ok((origin, server))
 }

@@ -21,17 +21,18 @@ pub struct Server {
 impl Server {
     /// entrepot with the upstream as default; `dir` is created and must be new for a cold cache.
     pub fn entrepot(dir: &Path, upstream: SocketAddr) -> Result<Self> {
-        Self::entrepot_with(dir, upstream, Duration::from_hours(1))
-    }
-
-    /// The same with tags that are fresh for so long.
-    pub fn entrepot_with(dir: &Path, upstream: SocketAddr, revalidate_after: Duration) -> Result<Self> {
-        Self::entrepot_as("entrepot", dir, upstream, revalidate_after, "info")
+        Self::entrepot_with(dir, upstream, Duration::from_hours(1), "")
     }
 
     /// The same without a line for each request.
     pub fn entrepot_quiet(dir: &Path, upstream: SocketAddr) -> Result<Self> {
-        Self::entrepot_as("entrepot, no log", dir, upstream, Duration::from_hours(1), "info,entrepot::access=warn")
+        let no_lines = "  level: \"info,entrepot::access=warn\"\n";
+        Self::entrepot_as("entrepot, no log", dir, upstream, Duration::from_hours(1), no_lines)
+    }
+
+    /// The same with tags that are fresh for so long, and with more lines of configuration.
+    pub fn entrepot_with(dir: &Path, upstream: SocketAddr, revalidate_after: Duration, more: &str) -> Result<Self> {
+        Self::entrepot_as("entrepot", dir, upstream, revalidate_after, more)
     }
 
     fn entrepot_as(
@@ -39,7 +40,7 @@ impl Server {
         dir: &Path,
         upstream: SocketAddr,
         revalidate_after: Duration,
-        log_filter: &str,
+        more: &str,
     ) -> Result<Self> {
         fs::create_dir_all(dir)?;
         let addr = free_addr()?;
@@ -48,14 +49,12 @@ impl Server {
             &config,
             format!(
                 "http:\n  listen: {addr}\nstorage:\n  path: {}\n  min_free: 0\n  max_size: 200GiB\ncache:\n  max_size: 100GiB\n  \
-                 revalidate_after: {}s\nupstreams:\n  docker.io: {{url: \"http://{upstream}\", default: true}}\nlog:\n  format: json\n  level: \"{log_filter}\"\n",
+                 revalidate_after: {}s\nupstreams:\n  docker.io: {{url: \"http://{upstream}\", default: true}}\nlog:\n  format: json\n{more}",
                 store.display(),
                 revalidate_after.as_secs(),
             ),
         )?;
-        let binary =
-            std::env::var_os("ENTREPOT").map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_entrepot")), PathBuf::from);
-        let mut command = ending_with_us(&binary);
+        let mut command = ending_with_us(&binary());
         command.args(["serve", "--config"]).arg(config);
         Self::start(name, command, addr, "/readyz", dir)
     }
@@ -199,6 +198,11 @@ impl Drop for Process {
 /// The fields after the command's name, which may itself hold blanks; field 0 is the state.
 fn stat_fields(stat: &str) -> Vec<&str> {
     stat.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ').collect()
+}
+
+/// The entrepot under test.
+pub fn binary() -> PathBuf {
+    std::env::var_os("ENTREPOT").map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_entrepot")), PathBuf::from)
 }
 
 /// Should the benchmark be killed, the kernel ends what it started.

@@ -388,6 +388,15 @@ fn report_limits(config: &Config, metrics: &Metrics) {
     ] {
         metrics.limit(limit, value);
     }
+    for (limit, value) in [
+        ("http.header_timeout", http.header_timeout),
+        ("http.read_timeout", http.read_timeout),
+        ("http.write_timeout", http.write_timeout),
+        ("http.shutdown_grace", http.shutdown_grace),
+        ("http.tls.handshake_timeout", http.tls.handshake_timeout),
+    ] {
+        metrics.limit_seconds(limit, value);
+    }
 }
 
 fn say_ready(config: &Config, address: SocketAddr) {

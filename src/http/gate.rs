@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::AppState;
 use super::admin::foreign_name;
 use super::error::ApiError;
-use super::pages;
+use super::pages::{self, Foreign};
 use super::request::Asked;
 use super::route::Action;
 use crate::auth::{Caller, Permission, Refusal, Source, Verdict};
@@ -51,10 +51,7 @@ pub async fn admit(app: &AppState, asked: &mut Asked, action: &Action) -> Result
     let is_careful = changes(action) || says_no_cache;
     let page = if is_careful { pages::foreign(asked, &app.cors_origins) } else { None };
     if let Some(page) = page.as_ref().filter(|_| changes(action)) {
-        return Err(ApiError::denied(format!(
-            "{page}: name the page in http.cors_origins (`*` lets pages read, no more), or use a client that is no browser"
-        ))
-        .refused_by(pages::RULE));
+        return Err(turned_away(page));
     }
     let mounted = mounted_from(asked, action);
     let door = Door { asked, app, mounted: mounted.as_ref() };
@@ -101,6 +98,19 @@ pub async fn admit(app: &AppState, asked: &mut Asked, action: &Action) -> Result
     asked.keeps = keeps(registry, &caller, asked, action);
     asked.insists = says_no_cache && page.is_none() && (app.admin.admit(asked).is_ok() || caller.is_admin());
     Ok(caller)
+}
+
+fn turned_away(page: &Foreign) -> ApiError {
+    let told = format!(
+        "{page}: name the page in http.cors_origins (`*` lets pages read, no more), or use a client that is no browser"
+    );
+    ApiError::denied(told).refused_by(pages::RULE)
+}
+
+/// Lets a request to `/token` in: from no page of somebody else's. By it a page could have the passwords that its browser adds
+/// push a user's refresh tokens out, and lock users out by guesses that come from the operator's address.
+pub fn admit_to_tokens(app: &AppState, asked: &Asked) -> Result<(), ApiError> {
+    pages::foreign(asked, &app.cors_origins).map_or(Ok(()), |page| Err(turned_away(&page)))
 }
 
 /// How a caller is called, if it has signed in.

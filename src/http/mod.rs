@@ -52,6 +52,9 @@ use server::{Answering, Answers};
 pub use error::ApiError;
 pub use inside::{BoxError, Inside};
 pub use pages::OwnNames;
+/// For the fuzz targets, which read what a stranger may ask.
+#[doc(hidden)]
+pub use request::presented_in;
 pub use tls::Tls;
 
 /// What every handler works with.

@@ -262,7 +262,8 @@ impl Asked {
     }
 }
 
-fn presented_in(header: &str) -> Option<Presented> {
+/// What an `Authorization` header says; `None` if it is of no kind that is known.
+pub fn presented_in(header: &str) -> Option<Presented> {
     let (scheme, given) = header.trim().split_once(' ')?;
     let given = given.trim();
     if scheme.eq_ignore_ascii_case("bearer") {

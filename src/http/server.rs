@@ -66,6 +66,8 @@ pub struct ServerOptions {
     pub headers_max: usize,
     /// Requests at a time on one HTTP/2 connection.
     pub streams_max: u32,
+    /// Requests that an HTTP/2 client may take back before anybody has looked at them. With one more its connection ends.
+    pub resets_max: usize,
     /// What a client may send on one stream before it must wait for us (HTTP/2).
     pub stream_window_bytes: u32,
     /// What a client may send on one connection before it must wait for us (HTTP/2).
@@ -94,6 +96,7 @@ impl Default for ServerOptions {
             header_bytes_max: 64 * 1024,
             headers_max: 100,
             streams_max: 128,
+            resets_max: 20,
             stream_window_bytes: 1024 * 1024,
             connection_window_bytes: 8 * 1024 * 1024,
             ping_interval: Duration::from_secs(20),
@@ -102,6 +105,22 @@ impl Default for ServerOptions {
             is_introduced: false,
             tls: None,
             metrics: Metrics::new(),
+        }
+    }
+}
+
+impl ServerOptions {
+    /// The limits that are fixed, for whoever looks at the metrics; `config` has the others.
+    fn report(&self) {
+        for (limit, value) in [
+            ("http.header_bytes_max", u64::from(self.header_bytes_max)),
+            ("http.headers_max", self.headers_max as u64),
+            ("http2.streams_max", self.streams_max.into()),
+            ("http2.resets_max", self.resets_max as u64),
+            ("http2.stream_window_bytes", self.stream_window_bytes.into()),
+            ("http2.connection_window_bytes", self.connection_window_bytes.into()),
+        ] {
+            self.metrics.limit(limit, value);
         }
     }
 }
@@ -120,6 +139,7 @@ pub async fn serve(
     options: ServerOptions,
     shutdown: CancellationToken,
 ) -> Served {
+    options.report();
     let permits = Arc::new(Semaphore::new(options.connections_max));
     let connections = TaskTracker::new();
     let shutdown_grace = options.shutdown_grace;

@@ -15,6 +15,7 @@ use super::access_log::{Line, Operation};
 use super::admin::Moment;
 use super::body::Body;
 use super::error::ApiError;
+use super::gate;
 use super::patience;
 use super::query::Query;
 use super::request::Asked;
@@ -55,6 +56,7 @@ async fn answer(app: &AppState, request: Request, line: &mut Line) -> Result<Res
     if let (Some(_), Some(realm)) = (&standing.token_server, &standing.realm) {
         return Err(ApiError::no_endpoint(format!("there are no tokens here: get them at {realm}")));
     }
+    gate::admit_to_tokens(app, &asked)?;
     let wanted = match asked.method {
         Method::GET => Wanted::of_query(&asked),
         Method::POST => Wanted::of_form(&asked, &form(app, body).await?)?,

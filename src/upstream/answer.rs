@@ -102,7 +102,7 @@ fn quota(value: &str) -> Option<(u64, Option<Duration>)> {
 
 /// `Retry-After` in each of its forms: seconds, a date (RFC 9110, section 10.2.3), and Docker Hub's, a date as Unix
 /// seconds. A date counts from the answer's own `Date`, because two clocks seldom agree, or else from our clock.
-fn retry_after(headers: &HeaderMap, now_ms: i64) -> Option<Duration> {
+pub fn retry_after(headers: &HeaderMap, now_ms: i64) -> Option<Duration> {
     let value = text(headers, &RETRY_AFTER)?.trim();
     let now = text(headers, &DATE).and_then(unix_seconds).or_else(|| u64::try_from(now_ms / 1000).ok())?;
     let seconds = match decimal(value).filter(|_| !value.is_empty()) {

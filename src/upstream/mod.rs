@@ -45,21 +45,34 @@ use reqwest::Method;
 use tokio::time::Instant;
 
 pub use accounts::AccountState;
+/// For the fuzz targets, which read what a stranger may answer.
+#[doc(hidden)]
+pub use answer::{Part, RateLimit, retry_after};
 pub use body::BlobStream;
 pub use budget::Budget;
-/// For the fuzz targets, which read what a stranger may answer.
 #[doc(hidden)]
 pub use challenge::{Challenge, parse as parse_challenge};
 pub use clients::Clients;
 pub use credentials::{Account, Credentials, Programs};
+/// For the fuzz targets, as what else a program or a file of others may say.
+#[doc(hidden)]
+pub use docker_config::{
+    Found, is_program_name, look_up as look_up_in_docker_config, read_answer as read_program_answer,
+};
 pub use error::{Asked, Error, Nonsense, Wait};
 pub use options::{Options, Route, SourceOptions, Tls};
 /// What a file with a secret says now.
 pub use outside::read as read_secret;
 pub use redact::SafeUrl;
+#[doc(hidden)]
+pub use redirect::target as redirect_target;
 pub use referrers::ReferrersPage;
 pub use sources::{Origin, SourceState};
 pub use tags::TagPage;
+#[doc(hidden)]
+pub use tags::read as read_tag_page;
+#[doc(hidden)]
+pub use token::read as read_token;
 pub use transport::Kind;
 
 use crate::metrics::Metrics;

@@ -65,7 +65,7 @@ struct Listed {
 }
 
 /// Reads the body and the `Link` that announces more; `None` if the body is no tag list.
-fn read(body: &[u8], headers: &HeaderMap) -> Option<TagPage> {
+pub fn read(body: &[u8], headers: &HeaderMap) -> Option<TagPage> {
     let listed: Listed = serde_json::from_slice(body).ok()?;
     let names = listed.tags.unwrap_or_default();
     let next_query = next_query(headers);

@@ -39,7 +39,14 @@ async fn a_client_with_too_many_connections_is_closed_and_may_come_again() {
     third.try_write(KEPT_ALIVE).await;
     assert_eq!(third.until_closed().await, b"");
     registry.until("it is counted", |it| refused(it, "http.connections_per_client_max") == 1).await;
-    assert!(registry.metrics().contains(r#"entrepot_limit{limit="http.connections_per_client_max"} 2"#));
+    for limit in [
+        r#"{limit="http.connections_per_client_max"} 2"#,
+        r#"{limit="http.header_bytes_max"} 65536"#,
+        r#"{limit="http.header_timeout"} 10"#,
+        r#"{limit="http.tls.handshake_timeout"} 10"#,
+    ] {
+        assert!(registry.metrics().contains(&format!("entrepot_limit{limit}")), "{limit}");
+    }
     open.pop();
     let again = async { while registry.get("/v2/").await.status() != 200 {} };
     tokio::time::timeout(std::time::Duration::from_secs(20), again).await.expect("there is room again");

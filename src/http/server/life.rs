@@ -77,6 +77,7 @@ impl Server {
             .keep_alive_interval(options.ping_interval)
             .keep_alive_timeout(options.ping_interval)
             .max_concurrent_streams(options.streams_max)
+            .max_pending_accept_reset_streams(options.resets_max)
             .max_header_list_size(options.header_bytes_max)
             .max_send_buf_size(SEND_BUFFER_BYTES_MAX)
             .initial_stream_window_size(options.stream_window_bytes)
@@ -214,6 +215,8 @@ impl Server {
         if let Err(error) = ended {
             if error.is_parse() {
                 self.options.metrics.refused("malformed");
+            } else if is_flood(&error) {
+                self.options.metrics.refused("http2_flood");
             }
             debug!(?peer, error = &error as &dyn std::error::Error, "connection ended early");
         }
@@ -244,6 +247,12 @@ impl Server {
         }
         ended
     }
+}
+
+/// Has the HTTP/2 library told the client to be calm: about requests taken back, or about heads without end?
+fn is_flood(error: &hyper::Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<h2::Error>());
+    cause.and_then(h2::Error::reason) == Some(h2::Reason::ENHANCE_YOUR_CALM)
 }
 
 /// The site as hyper sees it: each request learns whom it came from and how its answer may leave.

@@ -129,6 +129,34 @@ async fn who_guesses_has_to_wait() {
 }
 
 #[tokio::test]
+async fn a_foreign_page_gets_no_token_and_locks_nobody_out() {
+    let mut registry = secured(auth()).await;
+    let form = |password: &str| format!("grant_type=password&username=alice&password={password}&access_type=offline");
+    let by_post = |password: &str| Call::new("POST", "/token").body(form(password));
+    for (header, value) in [
+        ("origin", "https://evil.example"),
+        ("origin", "null"),
+        ("sec-fetch-site", "cross-site"),
+        ("sec-fetch-site", "same-site"),
+    ] {
+        let by_get = as_user(Call::get("/token?offline_token=true&scope=repository:team-a/app:push"), "alice");
+        for call in [by_get, by_post("correct%20horse"), by_post("guess"), by_post("another guess")] {
+            let refused = registry.send(call.header(header, value)).await;
+            assert_eq!((refused.status(), refused.code().as_str()), (403, "DENIED"), "with {header}: {value}");
+            assert!(refused.message().contains("http.cors_origins"), "{}", refused.message());
+        }
+    }
+    let own = format!("http://{}", registry.address());
+    let from_ours = by_post("correct%20horse").header("origin", &own).header("sec-fetch-site", "same-origin");
+    assert_eq!(registry.send(from_ours).await.status(), 200, "the page's guesses are not alice's");
+    registry.reconfigure(|config| config.http.cors_origins = vec!["*".into(), "https://ui.example".into()]).await;
+    let from = |origin: &str| by_post("correct%20horse").header("origin", origin);
+    assert_eq!(registry.send(from("https://ui.example")).await.status(), 200);
+    assert_eq!(registry.send(from("https://other.example")).await.status(), 403, "`*` lets pages read");
+    registry.finish().await;
+}
+
+#[tokio::test]
 async fn a_host_header_cannot_break_out_of_the_challenge() {
     let registry = secured(auth()).await;
     for host in ["evil\",error=\"x", "a b", "a/b@c", "a\\b"] {

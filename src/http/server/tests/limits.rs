@@ -81,6 +81,42 @@ async fn a_client_that_stops_reading_one_stream_is_cut() {
     drop(unread);
 }
 
+/// Asking and taking it back costs a client nothing and the server a request, beyond every limit on requests at a time
+/// (CVE-2023-44487).
+#[tokio::test]
+async fn a_client_that_takes_its_requests_back_as_fast_as_it_sends_them_is_cut() {
+    const REQUESTS: u32 = 1000;
+    let frame = |kind: u8, flags: u8, stream: u32, payload: &[u8]| {
+        let len = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        [&len[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+    };
+    let options = ServerOptions::default();
+    let metrics = options.metrics.clone();
+    let site = Site::with(options, |_| Body::full("answer".into()).into_response()).await;
+    let mut flood = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frame(4, 0, 0, b"")].concat();
+    for stream in (0..REQUESTS).map(|n| 2 * n + 1) {
+        // GET / over http at `x`, whole, and CANCEL.
+        flood.extend(frame(1, 0x5, stream, &[0x82, 0x84, 0x86, 0x41, 1, b'x']));
+        flood.extend(frame(3, 0, stream, &8_u32.to_be_bytes()));
+    }
+    let mut client = site.connect().await;
+    client.write_all(&flood).await.unwrap();
+    let (said, _) = read_out(&mut client).await;
+    let mut frames = said.as_slice();
+    let mut goes_away = None;
+    while let [high, middle, low, kind, _, _, _, _, _, rest @ ..] = frames {
+        let (payload, next) = rest.split_at(u32::from_be_bytes([0, *high, *middle, *low]) as usize);
+        goes_away = (*kind == 7).then(|| payload[4..8].to_vec()).or(goes_away);
+        frames = next;
+    }
+    assert_eq!(goes_away, Some(11_u32.to_be_bytes().to_vec()), "GOAWAY with ENHANCE_YOUR_CALM");
+    assert!(metrics.render().contains(r#"entrepot_refused_total{limit="http2_flood"} 1"#));
+    assert!(metrics.render().contains(r#"entrepot_limit{limit="http2.resets_max"} 20"#));
+    assert!(site.seen.lock().unwrap().len() < REQUESTS as usize / 2, "most of it is not even looked at");
+    let (_, head) = site.ask(GET).await;
+    assert!(head.starts_with("HTTP/1.1 200 "), "others are served: {head}");
+}
+
 #[tokio::test]
 async fn connections_beyond_the_limit_wait_for_their_turn() {
     let options = ServerOptions { connections_max: 1, ..ServerOptions::default() };
