@@ -1,6 +1,7 @@
 //! `FakeAcme`: a directory on loopback that keeps to RFC 8555 and RFC 8737 in earnest (nonces, signatures, proofs seen by asking
 //! for them), issues with an authority of its own, and fails as it is told to.
 
+mod orders;
 mod proof;
 mod request;
 
@@ -9,15 +10,13 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, IsCa, Issuer, KeyPair, PublicKeyData as _,
-};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::{Value, json};
-use time::OffsetDateTime;
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::watch;
 
 use super::front::Front;
+use orders::{Order, Proof, State};
 use request::{Asked, Signed};
 
 /// Where a registry's clock stands in tests when they begin, in Unix seconds.
@@ -36,36 +35,6 @@ struct Shared {
     state: Mutex<State>,
     /// Where it looks for proofs; while it does not know, whoever wants to be seen waits.
     port: watch::Sender<Option<SocketAddr>>,
-}
-
-struct State {
-    base: String,
-    nonces: HashSet<String>,
-    accounts: Vec<Value>,
-    orders: Vec<Order>,
-    issuer: Issuer<'static, KeyPair>,
-    authority: String,
-    now_s: i64,
-    lifetime: Duration,
-    is_down: bool,
-    is_holding: bool,
-    faults: HashMap<&'static str, VecDeque<Fault>>,
-    elsewhere: Option<String>,
-    external: Option<(String, Vec<u8>)>,
-    issued: Vec<Vec<u8>>,
-}
-
-struct Order {
-    status: &'static str,
-    proofs: Vec<Proof>,
-    certificate: Option<String>,
-}
-
-struct Proof {
-    name: String,
-    token: String,
-    status: &'static str,
-    error: Option<String>,
 }
 
 /// An answer that is not the usual one.
@@ -351,71 +320,5 @@ fn obey(shared: &Arc<Shared>, asked: &Asked, signed: &Signed) -> Result<Fault, F
             Ok(Fault { status: 200, headers: "content-type: application/pem-certificate-chain\r\n".to_owned(), body })
         }
         _ => Err(malformed()),
-    }
-}
-
-impl State {
-    fn order(&self, nth: usize) -> Value {
-        let (base, order) = (&self.base, &self.orders[nth]);
-        let authorizations = (0..order.proofs.len()).map(|of| format!("{base}/authorization/{nth}/{of}"));
-        let mut said = json!({
-            "status": order.status,
-            "authorizations": authorizations.collect::<Vec<_>>(),
-            "finalize": format!("{base}/finalize/{nth}"),
-        });
-        if order.status == "valid" {
-            said["certificate"] = format!("{base}/certificate/{nth}").into();
-        }
-        said
-    }
-
-    fn authorization(&self, nth: usize, of: usize) -> Value {
-        let proof = &self.orders[nth].proofs[of];
-        let status = if proof.status == "processing" { "pending" } else { proof.status };
-        let other = json!({"type": "dns-01", "url": "x", "token": "x", "status": "pending"});
-        json!({
-            "status": status,
-            "identifier": {"type": "dns", "value": proof.name},
-            "challenges": [other, self.challenge(nth, of)],
-        })
-    }
-
-    fn challenge(&self, nth: usize, of: usize) -> Value {
-        let proof = &self.orders[nth].proofs[of];
-        let url = format!("{}/challenge/{nth}/{of}", self.base);
-        let mut said = json!({"type": "tls-alpn-01", "url": url, "token": proof.token, "status": proof.status});
-        if let Some(error) = &proof.error {
-            said["error"] = json!({"type": "urn:ietf:params:acme:error:connection", "detail": error});
-        }
-        said
-    }
-
-    /// A proof was looked at.
-    fn seen(&mut self, nth: usize, of: usize, seen: Result<(), String>) {
-        let order = &mut self.orders[nth];
-        order.proofs[of].status = if seen.is_ok() { "valid" } else { "invalid" };
-        order.proofs[of].error = seen.err();
-        if order.proofs.iter().any(|proof| proof.status == "invalid") {
-            order.status = "invalid";
-        } else if order.proofs.iter().all(|proof| proof.status == "valid") {
-            order.status = "ready";
-        }
-    }
-
-    /// Makes the certificate that is asked for, if it is for the names that were ordered and nothing else.
-    fn issue(&mut self, nth: usize, csr: &str) {
-        let csr = request::decoded(csr).expect("a request in base64");
-        let mut request = CertificateSigningRequestParams::from_der(&csr.into()).expect("a request that verifies");
-        let ordered: Vec<_> = self.orders[nth].proofs.iter().map(|proof| proof.name.clone()).collect();
-        let expected = CertificateParams::new(ordered).unwrap().subject_alt_names;
-        assert_eq!(request.params.subject_alt_names, expected);
-        assert!(!request.public_key.der_bytes().is_empty());
-        let moment = |seconds| OffsetDateTime::from_unix_timestamp(seconds).unwrap();
-        // Clients, whose clocks are real, have to take what is issued in a test's far future.
-        request.params.not_before = moment(BEGINNING_S);
-        request.params.not_after = moment(self.now_s + i64::try_from(self.lifetime.as_secs()).unwrap());
-        let certificate = request.signed_by(&self.issuer).unwrap();
-        self.issued.push(certificate.der().to_vec());
-        self.orders[nth].certificate = Some(format!("{}{}", certificate.pem(), self.authority));
     }
 }
