@@ -5,6 +5,7 @@
 
 pub mod oci;
 
+pub mod acme;
 pub mod auth;
 pub mod blobs;
 pub mod cache;

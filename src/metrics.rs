@@ -235,6 +235,17 @@ impl Metrics {
         self.count("entrepot_tls_reloads_total", vec![("result", result.into())], 1);
     }
 
+    /// A certificate was asked for: `issued`, or why it was not.
+    pub fn acme_attempt(&self, result: &'static str) {
+        self.count("entrepot_acme_attempts_total", vec![("result", result.into())], 1);
+    }
+
+    /// When a certificate is asked for next, in Unix seconds.
+    pub fn acme_next(&self, next_s: i64) {
+        let seconds = u64::try_from(next_s).unwrap_or(0);
+        self.gauge("entrepot_acme_next_attempt_timestamp_seconds", vec![], seconds);
+    }
+
     /// A TLS handshake ended.
     pub fn tls_handshake(&self, result: &'static str) {
         self.count("entrepot_tls_handshakes_total", vec![("result", result.into())], 1);
@@ -391,6 +402,8 @@ fn describe() {
     metrics::describe_counter!("entrepot_lists_too_long_total", "Lists of upstreams with more entries than are kept.");
     metrics::describe_gauge!("entrepot_tls_certificate_ends_timestamp_seconds", "When the port's certificate ends.");
     metrics::describe_counter!("entrepot_tls_reloads_total", "Times the certificate's files were read anew.");
+    metrics::describe_counter!("entrepot_acme_attempts_total", "Attempts to get a certificate by ACME, by result.");
+    metrics::describe_gauge!("entrepot_acme_next_attempt_timestamp_seconds", "When a certificate is asked for next.");
     metrics::describe_counter!("entrepot_tls_handshakes_total", "TLS handshakes with clients, by result.");
     metrics::describe_counter!("entrepot_refused_total", "What was refused because of a limit, by the limit's name.");
     metrics::describe_counter!("entrepot_sweep_reviewed_total", "Possible garbage that was looked at.");

@@ -8,7 +8,8 @@ use std::str::FromStr;
 use http::HeaderValue;
 use url::{Host, Url};
 
-use crate::config;
+use crate::config::{self, Config};
+use crate::storage::Issuance;
 
 /// The address of an instance: scheme, host and port.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,12 +27,16 @@ pub struct InstanceUrlInvalid;
 impl InstanceUrl {
     /// The port of a server that is configured so, as seen from its own machine. With TLS it is known by its certificate,
     /// whatever that is for and whoever issued it: see [`InstanceUrl::certificate`].
-    pub fn of(http: &config::Http) -> Self {
-        let scheme = if http.tls.certificate.is_some() { "https" } else { "http" };
-        let url = Url::parse(&format!("{scheme}://{}", reachable(http.listen)));
+    pub fn of(config: &Config) -> Self {
+        let config::Http { listen, tls, .. } = &config.http;
+        let scheme = if tls.is_on() { "https" } else { "http" };
+        let url = Url::parse(&format!("{scheme}://{}", reachable(*listen)));
+        // Before the first one is issued nobody can be known by it, and no server answers.
+        let issued = tls.acme.as_ref().map(|_| Issuance::Certificate.path(&config.storage.path));
+        let issued = issued.filter(|file| file.exists());
         Self {
             url: url.expect("a socket's address is a host and a port"),
-            certificate: http.tls.certificate.clone(),
+            certificate: tls.certificate.clone().or(issued),
             login: None,
         }
     }

@@ -10,6 +10,7 @@ pub mod gc;
 mod hash_password;
 mod import;
 pub mod instance_url;
+mod issuing;
 pub mod ls;
 pub mod pin;
 mod pinned;

@@ -33,7 +33,7 @@ impl Reach {
 
     /// The server that was named, or the one that should listen here.
     pub fn server(&self, config: &Config) -> anyhow::Result<InstanceUrl> {
-        let server = self.server.clone().unwrap_or_else(|| InstanceUrl::of(&config.http));
+        let server = self.server.clone().unwrap_or_else(|| InstanceUrl::of(config));
         let Some(file) = &self.login_file else { return Ok(server) };
         ensure!(
             server.keeps_secrets(),

@@ -1,4 +1,5 @@
-//! The files of the port's certificate: read in the beginning, and again when they change or on SIGHUP.
+//! The files of the port's certificate: read in the beginning, and again when they change or on SIGHUP. With `acme` it is one file
+//! in the store, which need not be there yet.
 //!
 //! What they hold is taken as a whole or not at all. Certificate and key are two files, so for a moment they may be of two
 //! pairs: that is noticed, said once, and tried again at the next look.
@@ -14,13 +15,18 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::issuing::Bells;
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::http::tls::{ClientCertificates, Left, Material, Tls, TlsOptions};
 use crate::metrics::Metrics;
+use crate::storage::Issuance;
 
 /// How often a certificate that ends soon is spoken of.
 const WARN_EVERY_MS: i64 = 24 * 3600 * 1000;
+
+/// How often the end of a certificate is looked at where nobody looks at its files.
+pub(super) const NO_LOOK_EVERY: Duration = Duration::from_mins(10);
 
 /// Where the material is.
 #[derive(Clone, Debug)]
@@ -28,6 +34,8 @@ struct Files {
     certificate: PathBuf,
     key: PathBuf,
     client_ca: Option<PathBuf>,
+    /// We have them issued and put them there ourselves.
+    are_issued: bool,
 }
 
 /// TLS and the files it came from.
@@ -59,9 +67,18 @@ impl Watched {
     /// What is configured, if it is TLS.
     pub fn open(config: &Config, metrics: &Metrics) -> anyhow::Result<Option<Self>> {
         let configured = &config.http.tls;
-        let (Some(certificate), Some(key)) = (&configured.certificate, &configured.key) else { return Ok(None) };
-        let files =
-            Files { certificate: certificate.clone(), key: key.clone(), client_ca: configured.client_ca.clone() };
+        let client_ca = configured.client_ca.clone();
+        let files = match (&configured.certificate, &configured.key, &configured.acme) {
+            (Some(certificate), Some(key), _) => {
+                Files { certificate: certificate.clone(), key: key.clone(), client_ca, are_issued: false }
+            }
+            (_, _, Some(_)) => {
+                // One file, so that a crash cannot leave half of a pair.
+                let both = Issuance::Certificate.path(&config.storage.path);
+                Files { certificate: both.clone(), key: both, client_ca, are_issued: true }
+            }
+            _ => return Ok(None),
+        };
         let options = TlsOptions {
             client_certificates: match configured.client_certificates {
                 config::ClientCertificates::None => ClientCertificates::None,
@@ -73,9 +90,19 @@ impl Watched {
             handshakes_max: configured.handshakes_max,
         };
         let stamps = files.stamps();
-        let material = files.read()?;
-        let tls = Tls::new(&material, options, metrics.clone()).context("serving TLS (http.tls)")?;
-        Ok(Some(Self { tls: Arc::new(tls), files, every: configured.reload_every, stamps }))
+        let every = configured.reload_every;
+        let served = |options| -> anyhow::Result<Tls> {
+            Tls::new(&files.read()?, options, metrics.clone()).context("serving TLS (http.tls)")
+        };
+        let tls = match files.are_issued {
+            false => served(options)?,
+            true if stamps.first() == Some(&None) => Tls::unissued(options, metrics.clone()),
+            true => served(options.clone()).unwrap_or_else(|error| {
+                error!(error = format!("{error:#}"), "the kept certificate cannot be served");
+                Tls::unissued(options, metrics.clone())
+            }),
+        };
+        Ok(Some(Self { tls: Arc::new(tls), files, every, stamps }))
     }
 
     /// Reads the files if they have changed, if what they held was not usable, or if somebody insists.
@@ -85,7 +112,11 @@ impl Watched {
         if !insists && problem.is_none() && stamps == self.stamps {
             return;
         }
+        let is_missing = stamps.first() == Some(&None);
         self.stamps = stamps;
+        if self.files.are_issued && is_missing {
+            return;
+        }
         let replaced = self.files.read().and_then(|material| Ok(self.tls.replace(&material)?));
         match replaced {
             Ok(validity) => {
@@ -136,25 +167,33 @@ fn stamp(file: &Path) -> Stamp {
 }
 
 /// Looks after the certificate until `shutdown`.
-pub async fn run(watched: Option<Watched>, mut hangups: Hangups, clock: Clock, shutdown: CancellationToken) {
+pub async fn run(
+    watched: Option<Watched>,
+    bells: Bells,
+    mut hangups: Hangups,
+    clock: Clock,
+    shutdown: CancellationToken,
+) {
     let mut watched = watched;
     let mut warned_ms = i64::MIN;
     loop {
         if let Some(watched) = &watched {
-            warned_ms = warn_of_the_end(&watched.tls, clock.now_ms(), warned_ms);
+            warned_ms = warn_of_the_end(watched, clock.now_ms(), warned_ms);
         }
         let every = watched.as_ref().map(|watched| watched.every).filter(|every| !every.is_zero());
         // The end of a certificate is looked at all the same.
-        let pause = tokio::time::sleep(every.unwrap_or(Duration::from_mins(10)));
-        let insists = tokio::select! {
+        let pause = tokio::time::sleep(every.unwrap_or(NO_LOOK_EVERY));
+        let (looks, insists) = tokio::select! {
             () = shutdown.cancelled() => return,
             _ = hangups.0.recv() => {
                 info!("SIGHUP: reading again what can change while serving");
-                true
+                bells.insists.notify_one();
+                (true, true)
             }
-            () = pause => false,
+            () = bells.issued.notified() => (true, false),
+            () = pause => (every.is_some(), false),
         };
-        if !insists && every.is_none() {
+        if !looks {
             continue;
         }
         if let Some(mut looking) = watched.take() {
@@ -168,17 +207,23 @@ pub async fn run(watched: Option<Watched>, mut hangups: Hangups, clock: Clock, s
 }
 
 /// Says that the certificate ends soon, once a day. Returns when that was last said.
-fn warn_of_the_end(tls: &Tls, now_ms: i64, warned_ms: i64) -> i64 {
-    if now_ms.saturating_sub(warned_ms) < WARN_EVERY_MS {
+fn warn_of_the_end(watched: &Watched, now_ms: i64, warned_ms: i64) -> i64 {
+    let status = watched.tls.status();
+    let Some(validity) = status.validity.filter(|_| now_ms.saturating_sub(warned_ms) >= WARN_EVERY_MS) else {
         return warned_ms;
-    }
-    let left = tls.status().validity.left(now_ms / 1000);
-    match left {
+    };
+    let see_to_it = match (watched.files.are_issued, &status.unissued) {
+        (false, _) => "replace its files".to_owned(),
+        (true, Some(why)) => format!("no other was issued: {why}"),
+        // It is being asked for just now, and says itself when that fails.
+        (true, None) => return warned_ms,
+    };
+    match validity.left(now_ms / 1000) {
         Left::Enough => return warned_ms,
         Left::Little(left) => {
-            warn!("the certificate of http.tls ends in {}: replace its files", humantime::format_duration(left));
+            warn!("the certificate of http.tls ends in {}: {see_to_it}", humantime::format_duration(left));
         }
-        Left::Nothing => error!("the certificate of http.tls has ended and clients refuse it: replace its files"),
+        Left::Nothing => error!("the certificate of http.tls has ended and clients refuse it: {see_to_it}"),
     }
     now_ms
 }

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use futures::FutureExt as _;
+use futures::future::OptionFuture;
 use globset::{GlobMatcher, GlobSet, GlobSetBuilder};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
@@ -14,6 +16,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::issuing::{self, Bells};
 use super::{access, reconfigure, reload, trail, upstreams, webhooks};
 use crate::auth::Authority;
 use crate::blobs::{Blobs, FRESH_BYTES_OF_ALL_MAX};
@@ -92,10 +95,14 @@ pub async fn serve_opened(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let address = listener.local_addr().context("asking for the address that is listened on")?;
-    let Opened { registry, authority, metrics, metadata } = opened;
+    let Opened { registry, authority, metrics, metadata, store } = opened;
     let clock = registry.depot().clock.clone();
     report_limits(config, &metrics);
     let tls = reload::Watched::open(config, &metrics)?;
+    let bells = Bells::default();
+    let keeper = issuing::keeper(config, tls.as_ref().map(|watched| &watched.tls), &store, &bells, &clock, &metrics)?;
+    let issuing = keeper.map(|keeper| Box::pin(keeper.run(Arc::clone(&bells.insists), shutdown.clone())));
+    let issuing = OptionFuture::from(issuing).map(drop);
     let (audit, _audited) = trail::open(config, &clock, &metrics)?.unzip();
     // Whoever reads that it serves may send a signal.
     let (hangups, for_audit) = (reload::Hangups::listen()?, reload::Hangups::listen()?);
@@ -108,7 +115,7 @@ pub async fn serve_opened(
         Webhooks::new(webhooks::options(config, &metrics)?, &metadata, &clock, &metrics)?.run(shutdown.clone());
     let scrubbing = crate::tasks::scrub::run(Arc::clone(&registry), shutdown.clone());
     let sweeping = crate::tasks::sweep::run(Arc::clone(&registry), shutdown.clone());
-    let reloading = reload::run(tls.clone(), hangups, clock, shutdown.clone());
+    let reloading = reload::run(tls.clone(), bells, hangups, clock, shutdown.clone());
     let tls = tls.map(|watched| watched.tls);
     let state = AppState::new(
         Arc::clone(&registry),
@@ -117,8 +124,8 @@ pub async fn serve_opened(
         AppOptions { audit, ..app_options(config, tls.clone()) },
     );
     let serving = serve(listener, Site::new(state), server_options(config, tls, metrics), shutdown);
-    let (served, (), (), (), (), (), ()) =
-        tokio::join!(serving, jobs, scrubbing, sweeping, reloading, telling, auditing);
+    let (served, (), (), (), (), (), (), ()) =
+        tokio::join!(serving, jobs, scrubbing, sweeping, reloading, issuing, telling, auditing);
     registry.queue_pulls().await;
     fault::point("stop: served");
     // Nothing may want the index any more when it is closed.
@@ -140,6 +147,8 @@ pub struct Opened {
     pub metrics: Metrics,
     /// Its index, to be closed in the end.
     pub metadata: Metadata,
+    /// Its store.
+    pub store: Arc<Store>,
 }
 
 /// Opens the store and puts it in order after whatever ended its last use.
@@ -211,7 +220,7 @@ pub async fn open(config: &Config, clock: Clock) -> anyhow::Result<Opened> {
     registry.restore_uploads().await?;
     let authority = Authority::open(access::standing(config)?, metadata.clone(), clock, &metrics).await?;
     fault::point("start: ready");
-    Ok(Opened { registry, authority: Arc::new(authority), metrics, metadata })
+    Ok(Opened { registry, authority: Arc::new(authority), metrics, metadata, store })
 }
 
 /// The bounds in bytes on a file system of this size. The cache's bound gives way to a smaller store where nobody chose it.
@@ -403,7 +412,7 @@ fn say_ready(config: &Config, address: SocketAddr) {
     let upstreams: Vec<&str> = config.upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
     info!(
         %address,
-        tls = config.http.tls.certificate.is_some(),
+        tls = config.http.tls.is_on(),
         store = %config.storage.path.display(),
         default_upstream = config.default_upstream().map(|upstream| upstream.name.as_str()),
         upstreams = upstreams.join(" "),

@@ -25,7 +25,7 @@ impl Unserved {
         let mut config = config.clone();
         config.auth = None;
         config.http.requests_per_second_max = 0;
-        let Opened { registry, authority, metrics, metadata } = serve::open(&config, Clock::System).await?;
+        let Opened { registry, authority, metrics, metadata, .. } = serve::open(&config, Clock::System).await?;
         let inside = Inside::new(Arc::clone(&registry), authority, metrics, serve::app_options(&config, None));
         Ok(Self { inside, registry, metadata })
     }

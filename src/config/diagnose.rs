@@ -186,6 +186,9 @@ pub enum Fault {
     /// A token server that cannot be used.
     #[error(transparent)]
     TokenServer(#[from] super::token_server::TokenServerFault),
+    /// A certificate that cannot be asked for.
+    #[error(transparent)]
+    Acme(#[from] super::acme::AcmeFault),
     /// A log filter that cannot be read.
     #[error(
         "`{filter}` is neither a level (error, warn, info, debug, trace) nor a filter such as info,entrepot::cache=debug"
@@ -345,7 +348,7 @@ pub enum Fault {
     #[error("needs `client_ca`: the authority whose certificates clients may show")]
     NoClientCa,
     /// Client certificates without TLS.
-    #[error("needs `certificate` and `key`: clients show certificates over TLS only")]
+    #[error("needs `certificate` and `key`, or `acme`: clients show certificates over TLS only")]
     ClientCaAlone,
     /// Identities by certificates that nobody is asked for.
     #[error("needs `http.tls.client_certificates: request` or `require`: no client shows a certificate unasked")]

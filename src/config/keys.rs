@@ -36,6 +36,7 @@ pub(super) const KEYS: &[(&[&str], Shape)] = &[
     (&["http", "proxy_protocol"], Scalar),
     (&["http", "tls", "certificate"], Scalar),
     (&["http", "tls", "key"], Scalar),
+    (&["http", "tls", "acme"], Map),
     (&["http", "tls", "client_ca"], Scalar),
     (&["http", "tls", "client_certificates"], Scalar),
     (&["http", "tls", "min_version"], Scalar),

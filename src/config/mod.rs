@@ -9,6 +9,7 @@
 //! or variable, all of them at once. Only the command line reads this: a room takes its own small options struct.
 
 mod access;
+mod acme;
 mod auth;
 mod diagnose;
 mod env;
@@ -38,6 +39,7 @@ mod tests;
 use serde::Serialize;
 
 pub use self::{
+    acme::{Acme, AcmeFault, ExternalAccount},
     auth::{AccessRule, Account, Allowed, Anonymous, Auth, CertificateName, Htpasswd, Who, is_user, parse_htpasswd},
     diagnose::{Error, Fault, Problem},
     flags::ServeFlags,

@@ -5,14 +5,14 @@ use std::{path::PathBuf, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Http,
+    Acme, Http,
     diagnose::Fault,
     tree::{KeyPath, Step},
     units,
     validate::Check,
 };
 
-/// `http.tls`. There is TLS if there is a certificate.
+/// `http.tls`. There is TLS if there is a certificate, or somebody to issue one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServerTls {
@@ -22,6 +22,9 @@ pub struct ServerTls {
     /// PEM file of its key; there is one if there is the other.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<PathBuf>,
+    /// Who issues our certificate, instead of the two files. Default nobody.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub acme: Option<Acme>,
     /// PEM file of the authorities whose certificates clients may show.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_ca: Option<PathBuf>,
@@ -34,7 +37,8 @@ pub struct ServerTls {
     pub handshake_timeout: Duration,
     /// Handshakes at a time; more wait. Default 256.
     pub handshakes_max: usize,
-    /// How often the files are looked at for changes; 0 for on SIGHUP only. Default `10s`.
+    /// How often the files are looked at for changes, or whether `acme` has something to do; 0 for on SIGHUP only, and every
+    /// ten minutes for `acme`. Default `10s`.
     #[serde(with = "units::duration")]
     pub reload_every: Duration,
 }
@@ -44,6 +48,7 @@ impl Default for ServerTls {
         Self {
             certificate: None,
             key: None,
+            acme: None,
             client_ca: None,
             client_certificates: ClientCertificates::default(),
             min_version: TlsVersion::default(),
@@ -51,6 +56,13 @@ impl Default for ServerTls {
             handshakes_max: 256,
             reload_every: Duration::from_secs(10),
         }
+    }
+}
+
+impl ServerTls {
+    /// Does the port speak TLS?
+    pub const fn is_on(&self) -> bool {
+        self.certificate.is_some() || self.acme.is_some()
     }
 }
 
@@ -82,7 +94,7 @@ pub enum TlsVersion {
 /// Do passwords of clients cross a network where anybody can read them? `are_sent` is whether clients have any to send.
 /// Behind a trusted proxy it is the proxy that clients speak to.
 pub(super) fn passwords_in_clear(http: &Http, are_sent: bool) -> bool {
-    are_sent && http.tls.certificate.is_none() && !http.listen.ip().is_loopback() && http.trusted_proxies.is_empty()
+    are_sent && !http.tls.is_on() && !http.listen.ip().is_loopback() && http.trusted_proxies.is_empty()
 }
 
 impl Check<'_> {
@@ -100,7 +112,9 @@ impl Check<'_> {
         match (&tls.certificate, &tls.key) {
             (Some(_), None) => self.refuse(path("certificate"), Fault::CertificateAlone),
             (None, Some(_)) => self.refuse(path("key"), Fault::KeyAlone),
-            (None, None) if tls.client_ca.is_some() => self.refuse(path("client_ca"), Fault::ClientCaAlone),
+            (None, None) if tls.client_ca.is_some() && tls.acme.is_none() => {
+                self.refuse(path("client_ca"), Fault::ClientCaAlone);
+            }
             _ => {}
         }
         if tls.client_certificates != ClientCertificates::None && tls.client_ca.is_none() {

@@ -75,6 +75,7 @@ impl<'a> Check<'a> {
             offline: raw.offline,
         };
         self.sections(&mut config);
+        self.acme(&mut config.http.tls);
         for (name, upstream) in raw.upstreams {
             config.upstreams.extend(self.upstream(name, upstream, config.cache.revalidate_after));
         }

@@ -117,9 +117,11 @@ pub async fn ready(State(app): State<AppState>) -> Response {
 
 /// An old certificate still serves until it ends, so trouble with a new one does not make the server unready.
 fn certificate(status: &tls::Status) -> serde_json::Value {
-    let ends_s = u64::try_from(status.validity.not_after_s).unwrap_or(0);
-    let ends = humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(ends_s));
-    json!({ "certificate_ends": ends.to_string(), "problem": status.problem })
+    let ends = status.validity.map(|validity| {
+        let ends_s = u64::try_from(validity.not_after_s).unwrap_or(0);
+        humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(ends_s)).to_string()
+    });
+    json!({ "certificate_ends": ends, "problem": status.problem, "unissued": status.unissued })
 }
 
 /// `/metrics`: in the text format of Prometheus.

@@ -4,22 +4,25 @@
 //! file: the command line does, and looks again when they change.
 
 mod certificate;
+mod challenge;
+mod material;
 
 use std::fmt;
 use std::io;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use secrecy::{ExposeSecret, SecretString};
+use tokio::io::AsyncWriteExt as _;
 use tokio::sync::Semaphore;
 use tokio_rustls::LazyConfigAcceptor;
-use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs};
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject};
-use tokio_rustls::rustls::server::{Acceptor, VerifierBuilderError, WebPkiClientVerifier};
-use tokio_rustls::rustls::{self, RootCertStore, ServerConfig, version};
+use tokio_rustls::rustls::crypto::aws_lc_rs;
+use tokio_rustls::rustls::server::{Acceptor, ClientHello, ResolvesServerCertUsingSni};
+use tokio_rustls::rustls::{self, ServerConfig};
 use tokio_rustls::server::TlsStream;
 
 pub use certificate::{Left, PeerCertificate, Validity};
+pub use challenge::Challenges;
+pub use material::{Material, MaterialInvalid};
 
 use super::connection::Connection;
 use super::opening;
@@ -53,40 +56,6 @@ pub enum ClientCertificates {
     Require,
 }
 
-/// What the files hold, as PEM.
-#[derive(Clone, Debug)]
-pub struct Material {
-    /// Our certificate, and the chain below its authority.
-    pub certificate: String,
-    /// Its key.
-    pub key: SecretString,
-    /// The authorities of clients' certificates; there are some if clients are asked.
-    pub client_ca: Option<String>,
-}
-
-/// Why nothing can be served with some files.
-#[derive(Debug, thiserror::Error)]
-pub enum MaterialInvalid {
-    /// No certificate is in the file.
-    #[error("the file of the certificate holds none in PEM")]
-    Certificate(#[source] pem::Error),
-    /// Something is in the file, but no certificate.
-    #[error("the certificate cannot be read: is it a whole one?")]
-    Malformed,
-    /// No key is in the file.
-    #[error("the file of the key holds no private key in PEM")]
-    Key(#[source] pem::Error),
-    /// Key and certificate are of two pairs, or cannot be used.
-    #[error("the certificate and the key cannot be used together: are both of the same pair?")]
-    Pair(#[source] rustls::Error),
-    /// No authority is in the file.
-    #[error("the file of clients' authorities holds no certificate that can be used")]
-    ClientCa,
-    /// The authorities cannot be used.
-    #[error("clients' certificates cannot be verified with these authorities")]
-    Verifier(#[source] VerifierBuilderError),
-}
-
 /// Why a handshake came to nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum HandshakeFailed {
@@ -96,6 +65,9 @@ pub enum HandshakeFailed {
     /// The two did not agree, or the connection broke.
     #[error("the handshake failed")]
     Broken(#[from] io::Error),
+    /// There is nothing to show yet, which the client was told.
+    #[error("no certificate has been issued yet")]
+    Unissued(#[source] io::Error),
 }
 
 /// A connection after its handshake.
@@ -109,19 +81,31 @@ pub struct Secured {
     pub certificate: Option<PeerCertificate>,
 }
 
+/// What came of a connection.
+#[derive(Debug)]
+pub enum Accepted {
+    /// A client.
+    Client(Box<Secured>),
+    /// Whoever issues certificates has seen that a name leads here, which was all it wanted.
+    Proven,
+}
+
 /// How TLS is doing, for `/readyz`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
-    /// When our certificate is good.
-    pub validity: Validity,
+    /// When our certificate is good; `None` while there is none.
+    pub validity: Option<Validity>,
     /// Why what is in the files now is not used, if it is not.
     pub problem: Option<String>,
+    /// Why whoever should issue the next one has not, if that is so.
+    pub unissued: Option<String>,
 }
 
 /// TLS of one port.
 pub struct Tls {
     options: TlsOptions,
     current: RwLock<Current>,
+    challenges: Challenges,
     handshakes: Semaphore,
     metrics: Metrics,
 }
@@ -131,23 +115,53 @@ struct Current {
     status: Status,
 }
 
+/// What a handshake is made with.
+enum Made {
+    Ours(Arc<ServerConfig>),
+    /// Nothing but an alert comes of it.
+    Unissued(Arc<ServerConfig>),
+}
+
 impl Tls {
     /// TLS with these files.
     pub fn new(material: &Material, options: TlsOptions, metrics: Metrics) -> Result<Self, MaterialInvalid> {
-        let current = Current::of(material, &options)?;
-        metrics.tls_certificate_ends(current.status.validity.not_after_s);
+        let tls = Self::unissued(options, metrics);
+        tls.take(material)?;
+        Ok(tls)
+    }
+
+    /// TLS that has nothing to show yet: until [`Tls::replace`], clients are refused by an alert.
+    pub fn unissued(options: TlsOptions, metrics: Metrics) -> Self {
         let handshakes = Semaphore::new(options.handshakes_max);
-        Ok(Self { options, current: RwLock::new(current), handshakes, metrics })
+        let current = RwLock::new(Current::unissued(&options));
+        let challenges = Challenges::new(material::versions(options.only_tls_1_3));
+        Self { options, current, challenges, handshakes, metrics }
     }
 
     /// Makes new handshakes with other files, or says why not; then those before them stay in use.
     pub fn replace(&self, material: &Material) -> Result<Validity, MaterialInvalid> {
-        let current = Current::of(material, &self.options)?;
-        let validity = current.status.validity;
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = current;
-        self.metrics.tls_certificate_ends(validity.not_after_s);
+        let validity = self.take(material)?;
         self.metrics.tls_reloaded("ok");
         Ok(validity)
+    }
+
+    fn take(&self, material: &Material) -> Result<Validity, MaterialInvalid> {
+        let (config, validity) = material::of(material, &self.options)?;
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        current.config = Arc::new(config);
+        (current.status.validity, current.status.problem) = (Some(validity), None);
+        self.metrics.tls_certificate_ends(validity.not_after_s);
+        Ok(validity)
+    }
+
+    /// Notes how it stands with the next certificate: why it has not been issued, or that nothing is wrong.
+    pub fn note_issuance(&self, problem: Option<String>) {
+        self.current.write().unwrap_or_else(PoisonError::into_inner).status.unissued = problem;
+    }
+
+    /// What whoever issues certificates is shown when it asks whether a name leads here.
+    pub const fn challenges(&self) -> &Challenges {
+        &self.challenges
     }
 
     /// Notes that what is in the files is not used.
@@ -162,39 +176,62 @@ impl Tls {
     }
 
     /// Does the handshake of a connection whose client begins one.
-    pub async fn accept(&self, connection: Connection) -> Result<Secured, HandshakeFailed> {
+    pub async fn accept(&self, connection: Connection) -> Result<Accepted, HandshakeFailed> {
         let limit = self.options.handshake_timeout;
         let (ended, refused) = match tokio::time::timeout(limit, self.handshake(connection)).await {
             Ok(Ok(stream)) => (Ok(stream), None),
-            Ok(Err((error, refused))) => (Err(HandshakeFailed::Broken(error)), refused),
+            Ok(Err((failed, refused))) => (Err(failed), refused),
             Err(_) => (Err(HandshakeFailed::TimedOut(limit)), None),
         };
-        self.metrics.tls_handshake(ended.as_ref().map_or_else(HandshakeFailed::kind, |_| "ok"));
+        let is_proof = |stream: &TlsStream<Connection>| stream.get_ref().1.alpn_protocol() == Some(challenge::ALPN);
+        let kind = |stream: &TlsStream<Connection>| if is_proof(stream) { "challenge" } else { "ok" };
+        self.metrics.tls_handshake(ended.as_ref().map_or_else(HandshakeFailed::kind, kind));
         if let Some(mut refused) = refused {
             // The alert is sent. A client that is gone needs none.
             let _ = opening::part(&mut refused).await;
         }
-        let stream = ended?;
+        let mut stream = ended?;
+        if is_proof(&stream) {
+            // It has seen the certificate, and may be gone.
+            let _ = tokio::time::timeout(limit, stream.shutdown()).await;
+            return Ok(Accepted::Proven);
+        }
         let (_, session) = stream.get_ref();
         let is_http2 = session.alpn_protocol() == Some(H2);
         let certificate = session.peer_certificates().and_then(<[_]>::first).map(PeerCertificate::of);
-        Ok(Secured { stream, is_http2, certificate })
+        Ok(Accepted::Client(Box::new(Secured { stream, is_http2, certificate })))
     }
 
     /// Gives the connection back where there is somebody to part from.
     async fn handshake(
         &self,
         connection: Connection,
-    ) -> Result<TlsStream<Connection>, (io::Error, Option<Connection>)> {
+    ) -> Result<TlsStream<Connection>, (HandshakeFailed, Option<Connection>)> {
         // The hello costs nothing and may be slow; what is limited are the signatures that follow it.
         let mut hello = LazyConfigAcceptor::new(Acceptor::default(), connection);
         let hello = match (&mut hello).await {
             Ok(hello) => hello,
-            Err(error) => return Err((error, hello.take_io())),
+            Err(error) => return Err((error.into(), hello.take_io())),
         };
         let _turn = self.handshakes.acquire().await.expect("the semaphore is never closed");
-        let config = Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner).config);
-        hello.into_stream(config).into_fallible().await.map_err(|(error, refused)| (error, Some(refused)))
+        let (config, is_unissued) = match self.made(&hello.client_hello()) {
+            Made::Ours(config) => (config, false),
+            Made::Unissued(config) => (config, true),
+        };
+        hello.into_stream(config).into_fallible().await.map_err(|(error, refused)| {
+            let failed = if is_unissued { HandshakeFailed::Unissued(error) } else { error.into() };
+            (failed, Some(refused))
+        })
+    }
+
+    /// Whoever asks to be shown a proof gets that, whether or not clients have to show certificates.
+    fn made(&self, hello: &ClientHello<'_>) -> Made {
+        if let Some(challenge) = self.challenges.answer(hello) {
+            return Made::Ours(challenge);
+        }
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        let config = Arc::clone(&current.config);
+        if current.status.validity.is_some() { Made::Ours(config) } else { Made::Unissued(config) }
     }
 }
 
@@ -208,7 +245,11 @@ impl HandshakeFailed {
     /// For the metric.
     fn kind(&self) -> &'static str {
         use rustls::Error as E;
-        let Self::Broken(error) = self else { return "timed_out" };
+        let error = match self {
+            Self::Broken(error) => error,
+            Self::TimedOut(_) => return "timed_out",
+            Self::Unissued(_) => return "unissued",
+        };
         match error.get_ref().and_then(|inner| inner.downcast_ref::<E>()) {
             Some(E::NoCertificatesPresented) => "no_certificate",
             Some(E::InvalidCertificate(_)) => "wrong_certificate",
@@ -220,46 +261,13 @@ impl HandshakeFailed {
 }
 
 impl Current {
-    fn of(material: &Material, options: &TlsOptions) -> Result<Self, MaterialInvalid> {
-        let chain = certificates(&material.certificate).map_err(MaterialInvalid::Certificate)?;
-        let leaf = chain.first().ok_or(MaterialInvalid::Certificate(pem::Error::NoItemsFound))?;
-        let validity = Validity::of(leaf).ok_or(MaterialInvalid::Malformed)?;
-        let key = PrivateKeyDer::from_pem_slice(material.key.expose_secret().as_bytes());
-        let key = key.map_err(MaterialInvalid::Key)?;
+    /// Every handshake is refused.
+    fn unissued(options: &TlsOptions) -> Self {
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let versions: &[_] =
-            if options.only_tls_1_3 { &[&version::TLS13] } else { &[&version::TLS13, &version::TLS12] };
-        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(versions);
-        let builder = builder.expect("the provider has both versions");
-        let builder = match (options.client_certificates, &material.client_ca) {
-            (ClientCertificates::None, _) => builder.with_no_client_auth(),
-            (asked, authorities) => {
-                let authorities = authorities.as_deref().ok_or(MaterialInvalid::ClientCa)?;
-                let is_required = asked == ClientCertificates::Require;
-                builder.with_client_cert_verifier(verifier(authorities, is_required, provider)?)
-            }
-        };
-        let mut config = builder.with_single_cert(chain, key).map_err(MaterialInvalid::Pair)?;
-        config.alpn_protocols = vec![H2.to_vec(), HTTP_1_1.to_vec()];
-        Ok(Self { config: Arc::new(config), status: Status { validity, problem: None } })
+        let builder = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(material::versions(options.only_tls_1_3));
+        let builder = builder.expect("the provider has both versions").with_no_client_auth();
+        let config = builder.with_cert_resolver(Arc::new(ResolvesServerCertUsingSni::new()));
+        Self { config: Arc::new(config), status: Status { validity: None, problem: None, unissued: None } }
     }
-}
-
-fn verifier(
-    authorities: &str,
-    is_required: bool,
-    provider: Arc<CryptoProvider>,
-) -> Result<Arc<dyn rustls::server::danger::ClientCertVerifier>, MaterialInvalid> {
-    let mut roots = RootCertStore::empty();
-    for authority in certificates(authorities).map_err(|_| MaterialInvalid::ClientCa)? {
-        roots.add(authority).map_err(|_| MaterialInvalid::ClientCa)?;
-    }
-    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-    let builder = if is_required { builder } else { builder.allow_unauthenticated() };
-    let verifier = builder.build().map_err(MaterialInvalid::Verifier)?;
-    Ok(verifier)
-}
-
-fn certificates(text: &str) -> Result<Vec<CertificateDer<'static>>, pem::Error> {
-    CertificateDer::pem_slice_iter(text.as_bytes()).collect()
 }

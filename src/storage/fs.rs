@@ -3,7 +3,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, FlockOperation};
@@ -147,6 +147,18 @@ pub(super) fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let mut file = call("making", &staged, || File::create(&staged))?;
     call("writing", &staged, || file.write_all(bytes).and_then(|()| file.sync_all()))?;
     fault::point("start: marker written");
+    rename(&staged, path)?;
+    sync_folder(path.parent().unwrap_or(path))
+}
+
+/// As [`write_durably`], for a file that nobody but our user may read at any moment.
+pub(super) fn write_privately(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let staged = path.with_extension("new");
+    // One that is there already has the rights that it has.
+    remove(&staged)?;
+    let open = || OpenOptions::new().create_new(true).write(true).mode(0o600).open(&staged);
+    let mut file = call("making", &staged, open)?;
+    call("writing", &staged, || file.write_all(bytes).and_then(|()| file.sync_all()))?;
     rename(&staged, path)?;
     sync_folder(path.parent().unwrap_or(path))
 }

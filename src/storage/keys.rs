@@ -6,6 +6,7 @@
 //!   lock                           held by the one process that serves the store
 //!   index.sqlite  -wal  -shm       the index (see `metadata`)
 //!   names                          the names of what was pushed, readable without the index
+//!   acme/account.json  order.json  certificate.pem   what ACME gave us and what it takes to get more; mode 0600
 //!   blobs/sha256/ab/abcdef…        committed blobs and manifests: immutable, named by what they hold
 //!   blobs/sha512/ab/abcdef…
 //!   quarantine/MS-sha256-abcdef…   bytes found not to be the blob they were named as, and when (Unix milliseconds)
@@ -54,6 +55,11 @@ pub(super) fn index_files(folder: &Path) -> [PathBuf; 3] {
 /// The record of names.
 pub(super) fn names(root: &Path) -> PathBuf {
     root.join("names")
+}
+
+/// What was issued to us, if anything is.
+pub(super) fn issuance(root: &Path) -> PathBuf {
+    root.join("acme")
 }
 
 /// The folder of the blobs whose digest begins with this byte.

@@ -6,6 +6,7 @@
 mod front;
 mod fs;
 mod inspection;
+mod issuance;
 mod keys;
 mod listing;
 mod marker;
@@ -22,6 +23,7 @@ use crate::oci::{Digest, UploadId};
 pub use front::FrontRecord;
 pub use fs::{FileSystemSize, allocated_bytes, publish};
 pub use inspection::Inspection;
+pub use issuance::Issuance;
 pub use listing::{BlobFiles, FileSize, StagedFiles};
 pub use quarantine::Quarantined;
 

@@ -2,6 +2,7 @@
 #![expect(clippy::disallowed_methods, reason = "tests own their tasks, their files and their processes")]
 
 mod access; // who may do what: rules, passwords, tokens, robots, every route against every caller
+mod acme; // certificates that are issued to us, and renewed
 mod admin; // what operators see of the inside, and who may
 mod artifacts; // what is kept beside images
 mod bounds;

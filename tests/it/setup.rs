@@ -239,6 +239,42 @@ async fn a_lab_gets_an_authority_and_a_certificate_that_the_server_and_its_comma
 }
 
 #[tokio::test]
+async fn what_is_said_of_acme_is_a_configuration_once_its_terms_are_agreed_to() {
+    let folder = TempDir::new().unwrap();
+    let directory = "https://acme.example.com/directory";
+    let ask =
+        async |more: &[&str]| run(folder.path(), &[&["setup", "tls", "--acme", directory], more].concat(), &[]).await;
+    for (more, said) in
+        [(&[][..], "--host"), (&["--host", "*.lan"], "no wildcard"), (&["--host", "10.0.0.1"], "no address")]
+    {
+        let refused = ask(more).await;
+        assert_eq!(refused.code, Some(1));
+        assert!(refused.stderr.contains(said), "{}", refused.stderr);
+    }
+    let said = ask(&["--host", "registry.example.com", "--contact", "admin@example.com"]).await;
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    assert!(!folder.path().join("tls").exists(), "nothing is made");
+    let config = folder.path().join("config.yaml");
+    std::fs::write(&config, said.stdout.split("\n\n").next().unwrap()).unwrap();
+    let check = run(folder.path(), &["check-config"], &[]).await;
+    assert!(check.stderr.contains("accept_terms: true"), "{}", check.stderr);
+    std::fs::write(
+        &config,
+        said.stdout.split("\n\n").next().unwrap().replace("accept_terms: false", "accept_terms: true"),
+    )
+    .unwrap();
+    let check = run(folder.path(), &["check-config"], &[]).await;
+    assert_eq!(check.code, Some(0), "{}", check.stderr);
+    for written in [directory, "- registry.example.com", "mailto:admin@example.com"] {
+        assert!(check.stdout.contains(written), "{}", check.stdout);
+    }
+    // Clients come to where the certificate is for.
+    let docker = run(folder.path(), &["setup", "docker"], &[]).await;
+    assert!(docker.stdout.contains("https://registry.example.com"), "{}", docker.stdout);
+    assert!(!docker.stdout.contains("insecure") && !docker.stderr.contains("this machine"), "{}", docker.stdout);
+}
+
+#[tokio::test]
 async fn each_client_hears_how_to_sign_in_where_the_upstream_wants_to_know_who_pulls() {
     let notes = async |upstreams: &str, client: &str| {
         let guide = guide(&format!("upstreams: {{{upstreams}}}"), &[client]).await;

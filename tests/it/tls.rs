@@ -74,7 +74,7 @@ impl Pair {
     }
 
     fn client(&self) -> Client {
-        Client { authority: self.authority.pem.clone(), identity: None, versions: vec![&TLS12, &TLS13], alpn: vec![] }
+        Client::believing(&self.authority.pem)
     }
 }
 
@@ -87,7 +87,7 @@ fn replace(path: &Path, text: &str) {
 
 /// How a client does its handshake.
 #[derive(Clone)]
-struct Client {
+pub struct Client {
     authority: String,
     identity: Option<(String, String)>,
     versions: Vec<&'static SupportedProtocolVersion>,
@@ -95,12 +95,21 @@ struct Client {
 }
 
 impl Client {
-    fn shows(mut self, identity: (String, String)) -> Self {
+    /// One that believes this authority, in PEM, and has nothing to show.
+    pub fn believing(authority: &str) -> Self {
+        Self { authority: authority.to_owned(), identity: None, versions: vec![&TLS12, &TLS13], alpn: vec![] }
+    }
+
+    pub fn offers(self, alpn: Vec<&'static [u8]>) -> Self {
+        Self { alpn, ..self }
+    }
+
+    pub fn shows(mut self, identity: (String, String)) -> Self {
         self.identity = Some(identity);
         self
     }
 
-    async fn connect(&self, address: SocketAddr) -> std::io::Result<TlsStream<TcpStream>> {
+    pub async fn connect(&self, address: SocketAddr) -> std::io::Result<TlsStream<TcpStream>> {
         let stream = TcpStream::connect(address).await?;
         let connecting = TlsConnector::from(self.config()).connect(ServerName::try_from(NAME).unwrap(), stream);
         tokio::time::timeout(PATIENCE, connecting).await.expect("the handshake ends")
@@ -125,7 +134,7 @@ impl Client {
 
     /// The whole answer to one GET over HTTP/1.1, or why there is none: TLS 1.3 tells of a refused certificate only when
     /// the client reads.
-    async fn get(&self, address: SocketAddr, path: &str) -> std::io::Result<String> {
+    pub async fn get(&self, address: SocketAddr, path: &str) -> std::io::Result<String> {
         let mut stream = self.connect(address).await?;
         stream
             .write_all(format!("GET {path} HTTP/1.1\r\nhost: {NAME}\r\nconnection: close\r\n\r\n").as_bytes())
@@ -136,7 +145,7 @@ impl Client {
     }
 
     /// The certificate that the server shows.
-    async fn shown(&self, address: SocketAddr) -> CertificateDer<'static> {
+    pub async fn shown(&self, address: SocketAddr) -> CertificateDer<'static> {
         let stream = self.connect(address).await.unwrap();
         stream.get_ref().1.peer_certificates().unwrap()[0].clone().into_owned()
     }

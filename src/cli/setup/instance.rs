@@ -46,7 +46,7 @@ pub struct Origin {
 impl Instance {
     /// The instance that `config` describes, at `url` or else where it listens.
     pub fn new(config: &Config, url: Option<&InstanceUrl>) -> Self {
-        let url = url.cloned().unwrap_or_else(|| InstanceUrl::of(&config.http));
+        let url = url.cloned().unwrap_or_else(|| InstanceUrl::of(config));
         Self {
             authority: authority(url.as_url()),
             is_plain: url.as_url().scheme() == "http",

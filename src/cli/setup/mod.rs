@@ -1,5 +1,6 @@
 //! `entrepot setup CLIENT`: what to paste so that a client pulls through this instance, and where.
 
+mod acme;
 mod buildkit;
 mod containerd;
 mod containers;
@@ -130,11 +131,12 @@ pub fn guide(client: Client, instance: &Instance) -> Guide {
 /// Prints or writes what has to be done. `warn` gets what the person should know of the address.
 pub fn run(config: &Config, arguments: &Arguments, out: &mut impl Write, warn: &mut impl Write) -> Result<(), Error> {
     let client = arguments.client.ok_or(Error::Nothing)?;
-    let mut instance = Instance::new(config, arguments.url.as_ref());
+    let url = arguments.url.clone().or_else(|| issued_for(config));
+    let mut instance = Instance::new(config, url.as_ref());
     if let Some(certificate) = config.http.tls.certificate.as_deref().filter(|_| !instance.is_plain) {
         instance.authority_pem = write::read(&certificate.with_file_name(tls::CA))?;
     }
-    if arguments.url.is_none() && config.http.listen.ip().is_unspecified() {
+    if url.is_none() && config.http.listen.ip().is_unspecified() {
         let (scheme, port) = (if instance.is_plain { "http" } else { "https" }, config.http.listen.port());
         writeln!(warn, "note: this is for clients on this machine; for others add --url {scheme}://ITS-NAME:{port}")?;
     }
@@ -152,6 +154,11 @@ pub fn run(config: &Config, arguments: &Arguments, out: &mut impl Write, warn: &
         return Ok(writeln!(out)?);
     }
     Ok(out.write_all(text(&guide).as_bytes())?)
+}
+
+/// Where clients reach an instance whose certificate is issued: its port 443 leads there, or none would be issued.
+fn issued_for(config: &Config) -> Option<InstanceUrl> {
+    format!("https://{}", config.http.tls.acme.as_ref()?.domains.first()?).parse().ok()
 }
 
 /// For people: what is to be copied stands alone between headings.

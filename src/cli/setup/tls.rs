@@ -1,4 +1,4 @@
-//! `entrepot setup tls --self-signed`: an authority for a lab, a certificate of it, and what to put where.
+//! `entrepot setup tls`: an authority for a lab, a certificate of it, and what to put where; or what to write to get one by ACME.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -8,9 +8,10 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
 use time::{Duration, OffsetDateTime};
+use url::Url;
 
-use super::WriteError;
 use super::write::{self, FOR_ALL, FOR_OWNER};
+use super::{WriteError, acme};
 use crate::clock::Clock;
 
 /// The authority's certificate, which clients have to know.
@@ -28,8 +29,14 @@ const CERTIFICATE_DAYS: i64 = 825;
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Make an authority of its own: for a lab. For the rest of the world get a certificate from one that clients know
-    #[arg(long, required = true)]
+    #[arg(long, required_unless_present = "acme", conflicts_with = "acme")]
     pub self_signed: bool,
+    /// Say what to write to have a certificate issued and renewed by the ACME directory at this URL
+    #[arg(long, value_name = "URL")]
+    pub acme: Option<Url>,
+    /// Whom those who run the directory may write to; may be given several times
+    #[arg(long, value_name = "ADDRESS", requires = "acme")]
+    pub contact: Vec<String>,
     /// A name or address that clients use for this instance, besides localhost; may be given several times
     #[arg(long = "host", value_name = "NAME")]
     pub hosts: Vec<String>,
@@ -38,9 +45,13 @@ pub struct Arguments {
     pub out: PathBuf,
 }
 
-/// Makes the files and prints what to do with them. An authority that is there already signs the new certificate, so that
+/// Makes the files and prints what to do with them, or prints what has them issued. An authority that is there already signs the new certificate, so that
 /// clients need not learn another; nothing that is there is written over.
 pub fn run(arguments: &Arguments, out: &mut impl Write) -> anyhow::Result<()> {
+    if let Some(directory) = &arguments.acme {
+        let text = acme::text(directory, &arguments.hosts, &arguments.contact)?;
+        return out.write_all(text.as_bytes()).context("cannot write to the output");
+    }
     let at = |file: &str| arguments.out.join(file);
     for file in [CERTIFICATE, KEY] {
         if write::read(&at(file))?.is_some() {

@@ -111,7 +111,7 @@ fn what_the_page_on_identities_shows_is_accepted() {
 #[test]
 fn what_the_shipped_file_shows_as_comments_is_accepted() {
     let commented = shipped_with_each_comment_active();
-    assert_eq!(commented.len(), 13, "{commented:?}");
+    assert_eq!(commented.len(), 14, "{commented:?}");
     for (key, text) in commented {
         let mut problems = Vec::new();
         let _: Raw = read(&mut tree_of(&text), &mut problems);
@@ -124,6 +124,15 @@ fn what_the_shipped_file_shows_as_comments_is_accepted() {
     let examples = examples.join("\n").replace("/run/secrets/ghcr-token", "/run/secrets/token");
     let config = from_text(&format!("upstreams:\n{examples}")).unwrap();
     assert_eq!(config.upstreams.len(), 2);
+}
+
+#[test]
+fn what_the_shipped_file_says_of_acme_is_all_there_is_and_accepted() {
+    let example = SHIPPED.lines().find_map(|line| line.strip_prefix("    # acme: ")).unwrap();
+    assert!(from_text(&format!("http: {{tls: {{acme: {example}}}}}")).is_ok());
+    for key in known_to_the_shape(&["http", "tls", "acme"]) {
+        assert!(SHIPPED.contains(&format!("\n    #   {key} ")), "{key} is not explained");
+    }
 }
 
 /// Every key below `keys`, learnt from what the shape says it knows when asked for a key it does not.

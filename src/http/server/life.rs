@@ -28,7 +28,7 @@ use crate::http::connection::{AbortHandle, Connection};
 use crate::http::forwarded::{Client, contain};
 use crate::http::opening::{self, ANSWER_TO_PLAIN, ANSWER_TO_TLS, Protocol};
 use crate::http::sendfile::Mappings;
-use crate::http::tls::{PeerCertificate, Tls};
+use crate::http::tls::{Accepted, PeerCertificate, Tls};
 
 /// What is read of a request's body at a time (HTTP/1). hyper would let it grow to three times as much for each upload.
 const READ_BUFFER_BYTES_MAX: usize = 128 * 1024;
@@ -163,7 +163,8 @@ impl Server {
             () = self.shutdown.cancelled() => return,
         };
         match secured {
-            Ok(secured) => {
+            Ok(Accepted::Proven) => debug!(?peer, "a challenge of whoever issues our certificate is answered"),
+            Ok(Accepted::Client(secured)) => {
                 let arrival = self.arrival(peer, true, secured.certificate);
                 // No mappings: what is encrypted has to pass through memory.
                 self.serve(secured.stream, abort, secured.is_http2, None, arrival).await;

@@ -1,5 +1,6 @@
 //! What the tests of behaviour share.
 
+pub mod acme;
 pub mod client;
 pub mod consistency;
 pub mod disk;

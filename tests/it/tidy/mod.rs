@@ -21,13 +21,14 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("tasks", &["registry", "cache", "blobs", "metadata", "storage", "oci"]),
     ("auth", &["metadata", "oci"]),
     ("webhooks", &["metadata", "upstream", "oci"]),
+    ("acme", &["storage"]),
     ("http", &["registry", "auth", "oci"]),
     ("config", &[]),
     (
         "cli",
         &[
             "config", "http", "tasks", "registry", "auth", "cache", "upstream", "metadata", "blobs", "storage", "oci",
-            "layout", "webhooks",
+            "layout", "webhooks", "acme",
         ],
     ),
 ];
