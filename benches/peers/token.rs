@@ -55,7 +55,7 @@ pub fn run(bench: &Bench) -> Result<()> {
         for (at, (_, server, authorization)) in contestants.iter().enumerate() {
             let before = server.cpu()?;
             let rate = requests_per_second(server.addr, *authorization)?;
-            costs[at].push((server.cpu()? - before).as_secs_f64() * 1e6 / (rate * WRK_SECONDS));
+            costs[at].push(server.cpu()?.saturating_sub(before).as_secs_f64() * 1e6 / (rate * WRK_SECONDS));
             rates[at].push(rate);
         }
     }
