@@ -70,6 +70,9 @@ fn distribution_with(bench: &Bench, blob: &Blob) -> Result<Server> {
     Ok(server)
 }
 
+/// How long `wrk` asks.
+pub const WRK_SECONDS: f64 = 5.0;
+
 /// As many as `wrk` gets in five seconds, with that `Authorization`.
 pub fn requests_per_second(server: SocketAddr, authorization: Option<&str>) -> Result<f64> {
     let url = format!("http://{server}{}", manifest_path());

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::client::{get_with, pull};
 use crate::content::Blob;
-use crate::manifest::requests_per_second;
+use crate::manifest::{WRK_SECONDS, requests_per_second};
 use crate::origin::{Origin, REPOSITORY, manifest_path};
 use crate::process::{Server, binary, installed};
 use crate::table::{Table, median, ratio};
@@ -50,16 +50,25 @@ pub fn run(bench: &Bench) -> Result<()> {
         ("a password", &guarded, Some(password.as_str())),
     ];
     let mut rates = contestants.map(|_| Vec::new());
+    let mut costs = contestants.map(|_| Vec::new());
     for _ in 0..bench.runs {
-        for ((_, server, authorization), rates) in contestants.iter().zip(&mut rates) {
-            rates.push(requests_per_second(server.addr, *authorization)?);
+        for (at, (_, server, authorization)) in contestants.iter().enumerate() {
+            let before = server.cpu()?;
+            let rate = requests_per_second(server.addr, *authorization)?;
+            costs[at].push(server.cpu()?.saturating_sub(before).as_secs_f64() * 1e6 / (rate * WRK_SECONDS));
+            rates[at].push(rate);
         }
     }
-    let columns = ["who asks", "requests/s", "against no `auth`", "against anonymous"];
+    let columns = ["who asks", "requests/s", "against no `auth`", "server CPU, µs a request", "against no `auth`"];
     let mut table = Table::new("Warm manifest by tag, `wrk -t1 -c16 -d5s`, and who asks for it", &columns);
-    for ((name, ..), own) in contestants.iter().zip(&rates) {
-        let against = |other: &[f64]| format!("{:.2}×", ratio(own, other));
-        table.row(&[(*name).to_owned(), format!("{:.0}", median(own)), against(&rates[0]), against(&rates[1])]);
+    for ((name, ..), (rate, cost)) in contestants.iter().zip(rates.iter().zip(&costs)) {
+        table.row(&[
+            (*name).to_owned(),
+            format!("{:.0}", median(rate)),
+            format!("{:.2}×", ratio(rate, &rates[0])),
+            format!("{:.1}", median(cost)),
+            format!("{:.2}×", ratio(cost, &costs[0])),
+        ]);
     }
     table.print();
     Ok(())
