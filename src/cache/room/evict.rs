@@ -150,7 +150,9 @@ impl Room {
     async fn remove_marked(&self, marked: Vec<BlobRow>) -> Result<Vec<BlobRow>, Error> {
         let (reopened, mut doomed): (Vec<BlobRow>, Vec<BlobRow>) = {
             let mut ledger = self.ledger();
-            marked.iter().for_each(|row| ledger.begin_delete(row.stored_bytes));
+            for row in &marked {
+                ledger.begin_delete(row.stored_bytes);
+            }
             // Somebody found the row before it was marked and may be about to open the file.
             marked.into_iter().partition(|row| ledger.is_pinned(&row.digest))
         };
