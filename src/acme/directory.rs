@@ -23,7 +23,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an answer may take, its document included.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// A `Retry-After` beyond this is taken for a mistake and cut down to it.
-const RETRY_AFTER_MAX: Duration = Duration::from_hours(7 * 24);
+pub(super) const RETRY_AFTER_MAX: Duration = Duration::from_hours(7 * 24);
 
 /// Why the directory has not answered, or not as one should.
 #[derive(Debug, thiserror::Error)]
@@ -103,9 +103,26 @@ impl Wire {
         if !status.is_success() && !is_reason {
             return Err(Trouble::Status { url, status: status.as_u16() });
         }
+        if url == *self.directory {
+            self.check(&document)?;
+        }
         let mut response = Response::new(Full::from(document));
         (*response.status_mut(), *response.headers_mut()) = (status, answer.headers().clone());
         Ok(response)
+    }
+}
+
+impl Wire {
+    /// Whoever goes on from the directory takes its URLs for URLs.
+    fn check(&self, directory: &[u8]) -> Result<(), Trouble> {
+        let Ok(document) = serde_json::from_slice::<serde_json::Value>(directory) else { return Ok(()) };
+        for text in ["newNonce", "newAccount", "newOrder"].iter().filter_map(|name| document.get(*name)?.as_str()) {
+            let is_ours = Url::parse(text).is_ok_and(|url| url.origin() == self.directory.origin());
+            if !is_ours || text.parse::<http::Uri>().is_err() {
+                return Err(Trouble::Elsewhere(format!("\"{}\"", shown(text))));
+            }
+        }
+        Ok(())
     }
 }
 

@@ -97,6 +97,16 @@ impl Failure {
         }
     }
 
+    /// Is it about this moment, and says nothing about what was asked?
+    pub(super) fn will_pass(&self) -> bool {
+        match self {
+            Self::Directory(Trouble::Unreachable(_)) | Self::Store(_) => true,
+            Self::Directory(Trouble::Status { status, .. }) => *status == 429 || *status >= 500,
+            Self::Refused { kind, .. } => matches!(kind.as_str(), "rateLimited" | "serverInternal" | "badNonce"),
+            _ => false,
+        }
+    }
+
     /// Do directories count such attempts, and shut out whoever makes many?
     pub(super) const fn counts_against_us(&self) -> bool {
         !matches!(self, Self::Directory(_) | Self::Store(_) | Self::Showing(_) | Self::Making(_))

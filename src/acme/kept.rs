@@ -52,6 +52,9 @@ pub(super) struct Ordered {
     /// The key of the certificate to come, in PEM.
     #[serde(serialize_with = "exposed")]
     pub key: SecretString,
+    /// When it was placed, Unix milliseconds.
+    #[serde(default)]
+    pub placed_ms: i64,
 }
 
 fn exposed<S: serde::Serializer>(secret: &SecretString, serializer: S) -> Result<S::Ok, S::Error> {

@@ -35,7 +35,7 @@ pub use directory::{DOCUMENT_BYTES_MAX, Trouble};
 pub use failure::Failure;
 pub use order::ORDER_PATIENCE;
 
-use directory::Wire;
+use directory::{RETRY_AFTER_MAX, Wire, shown};
 use kept::{Kept, Pending, Shelf};
 use order::Attempt;
 
@@ -99,6 +99,14 @@ struct Standing {
     not_before_ms: i64,
 }
 
+impl Standing {
+    /// A clock that was ahead when something was put off, and is right now, must not put it off until then.
+    fn bound(&mut self, now_ms: i64) {
+        self.retry_ms = self.retry_ms.min(now_ms.saturating_add(ms(RETRY_WAIT_MAX)));
+        self.not_before_ms = self.not_before_ms.min(now_ms.saturating_add(ms(RETRY_AFTER_MAX)));
+    }
+}
+
 impl Keeper {
     /// Makes its client, so that what is wrong with the settings is known at the start. Nobody is asked yet.
     pub fn new(
@@ -119,6 +127,7 @@ impl Keeper {
         let looking = async {
             self.recall().await;
             loop {
+                self.standing.bound(self.clock.now_ms());
                 let next_ms = self.next_ms();
                 if self.clock.now_ms() >= next_ms {
                     self.attempt().await;
@@ -205,7 +214,7 @@ impl Keeper {
             self.note_rest().await;
         }
         let next = clock::written(self.next_ms());
-        let (said, advice) = (Chain(failure).to_string(), failure.advice());
+        let (said, advice) = (shown(&Chain(failure).to_string()), failure.advice());
         warn!(directory = %self.options.directory, domains = self.names(), error = said, advice, next,
               "no certificate was issued");
         self.door.told(Some(format!("{said}; {advice} (next attempt: {next})")));
@@ -293,6 +302,16 @@ mod tests {
         assert_eq!(keeper.next_ms(), 7_000);
         keeper.insist();
         assert_eq!(keeper.next_ms(), 5_000);
+    }
+
+    #[test]
+    fn a_clock_that_was_ahead_puts_nothing_off_until_then() {
+        let (day_ms, now_ms) = (24 * 3_600_000, 1_000_000);
+        let mut standing = Standing { retry_ms: 30 * day_ms, not_before_ms: 30 * day_ms, ..Standing::default() };
+        standing.bound(now_ms);
+        assert_eq!((standing.retry_ms, standing.not_before_ms), (now_ms + 3_600_000, now_ms + 7 * day_ms));
+        standing.bound(now_ms + 5);
+        assert_eq!((standing.retry_ms, standing.not_before_ms), (now_ms + 3_600_000, now_ms + 7 * day_ms));
     }
 
     #[test]

@@ -25,6 +25,8 @@ use crate::storage::Issuance;
 
 /// How long a directory may take over one order, in one attempt.
 pub const ORDER_PATIENCE: Duration = Duration::from_mins(10);
+/// An order that has come to nothing in this time comes to nothing: another one takes its place.
+const ORDER_LASTS_MS: u64 = 24 * 3_600_000;
 /// How soon an order is looked at again; it doubles up to the longest.
 const LOOK_AFTER: Duration = Duration::from_millis(250);
 const LOOK_AFTER_MAX: Duration = Duration::from_secs(5);
@@ -116,14 +118,16 @@ impl Attempt<'_> {
     /// The order under way, or a new one.
     async fn order(&self, account: &Account) -> Result<(Order, Ordered), Failure> {
         let pending = pending(self.shelf, self.options).await?;
-        if let Some(ordered) = pending.order {
+        let now_ms = self.clock.now_ms();
+        let is_young = |ordered: &Ordered| now_ms.abs_diff(ordered.placed_ms) < ORDER_LASTS_MS;
+        if let Some(ordered) = pending.order.filter(is_young) {
             match account.order(ordered.url.clone()).await.map_err(Failure::from) {
                 Ok(mut order) => {
                     if order.state().status != OrderStatus::Invalid {
                         return Ok((order, ordered));
                     }
                 }
-                Err(failure) if failure.leaves_the_order() => return Err(failure),
+                Err(failure) if failure.will_pass() => return Err(failure),
                 Err(failure) => {
                     info!(error = %Chain(&failure), "the order under way is no more, another one takes its place");
                 }
@@ -135,7 +139,7 @@ impl Attempt<'_> {
             Err(failure) => return Err(self.forgotten(failure, self.shelf.read(Issuance::Account).await?).await?),
         };
         let key = SecretString::from(KeyPair::generate()?.serialize_pem());
-        let ordered = Ordered { url: order.url().to_owned(), key };
+        let ordered = Ordered { url: order.url().to_owned(), key, placed_ms: now_ms };
         let pending = Pending {
             directory: self.options.directory.to_string(),
             domains: self.options.domains.clone(),

@@ -177,7 +177,9 @@ impl Filler {
         if matches!(link, Link::Unlinked(_)) {
             // Access through this repository is proven by its upstream, as for any blob that is stored but not linked.
             self.source.prove(&self.digest).await?;
-            depot.link_pulled(&self.source.canonical, &self.digest).await?;
+            let (depot, repository, digest) = (Arc::clone(depot), self.source.canonical.clone(), self.digest);
+            let linked = to_the_end(async move { depot.link_pulled(&repository, &digest).await }).await;
+            linked.unwrap_or(Err(Error::Stopped))?;
         }
         self.growth.send_replace(Growth::Verified { size_bytes: row.size_bytes });
         self.start.send_replace(Start::Ready { file: reader.file, size_bytes: Some(row.size_bytes) });

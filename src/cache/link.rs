@@ -2,6 +2,7 @@
 
 use super::error::Error;
 use super::fills::Depot;
+use super::room::QuotaPromise;
 use super::space::Holding;
 use crate::metadata::{Link, Provenance};
 use crate::oci::{Digest, RepositoryName};
@@ -10,11 +11,8 @@ impl Depot {
     /// Shows a stored blob in a repository as cached content, under its quota. False if the blob is not stored. To be run to its
     /// end.
     pub async fn link_cached(&self, repo: &RepositoryName, digest: &Digest) -> Result<bool, Error> {
+        let _promised = self.promise_link(repo, digest).await?;
         let _named = self.room.naming(digest).await;
-        let _promised = match self.metadata.find_link(repo, digest).await? {
-            Link::Unlinked(row) => self.room.promise_quota(repo, row.stored_bytes).await?,
-            Link::Linked(_) | Link::Unknown => None,
-        };
         let now_ms = self.clock.now_ms();
         let Some(change) = self.metadata.link_blob(repo, digest, Provenance::Cached, now_ms).await? else {
             return Ok(false);
@@ -25,7 +23,16 @@ impl Depot {
         Ok(true)
     }
 
-    /// The same for who pulls it there. What the quota has no room for is served all the same, and whoever pulls it next has to
+    /// What a repository's quota has to have room for before it shows a stored blob. To be asked for before the blob's name is
+    /// held: room may have to be made for it, and whoever makes room waits for names.
+    pub async fn promise_link(&self, repo: &RepositoryName, digest: &Digest) -> Result<Option<QuotaPromise>, Error> {
+        let Link::Unlinked(row) = self.metadata.find_link(repo, digest).await? else { return Ok(None) };
+        // What is about to be shown is not what goes for it.
+        let _pin = self.room.pin(*digest);
+        self.room.promise_quota(repo, row.stored_bytes).await
+    }
+
+    /// [`Depot::link_cached`] for who pulls it there. What the quota has no room for is served all the same, and whoever pulls it next has to
     /// prove again that it may.
     pub async fn link_pulled(&self, repo: &RepositoryName, digest: &Digest) -> Result<(), Error> {
         match self.link_cached(repo, digest).await {

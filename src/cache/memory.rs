@@ -17,8 +17,10 @@ use crate::oci::{Digest, MediaType, RepositoryName, Tag};
 const ENTRIES_MAX: usize = 100_000;
 /// What a manifest's entry weighs beyond its bytes.
 const ENTRY_BYTES: u64 = 512;
-/// Parts of a map that are locked by themselves. A manifest has to fit into one, so there are few.
-const SHARDS: usize = 8;
+/// Parts of a map that are locked by themselves, at most.
+const SHARDS_MAX: u64 = 8;
+/// What such a part of the manifests holds at least: the largest manifest has to fit into one.
+const SHARD_BYTES_MIN: u64 = 8 << 20;
 
 /// A manifest, ready to be sent.
 #[derive(Debug, PartialEq, Eq)]
@@ -75,14 +77,15 @@ impl<T: Eq> Equivalent<(RepositoryName, T)> for Of<'_, T> {
 }
 
 /// A map of entries that weigh `weight_max` at most together.
-fn map<K, V, W>(entries_max: usize, weight_max: u64, weigh: W) -> Map<K, V, W>
+fn map<K, V, W>(shards: u64, entries_max: usize, weight_max: u64, weigh: W) -> Map<K, V, W>
 where
     K: Eq + std::hash::Hash,
     V: Clone,
     W: Weighter<K, V> + Clone,
 {
     let mut options = OptionsBuilder::new();
-    options.shards(SHARDS).estimated_items_capacity(entries_max).weight_capacity(weight_max);
+    let shards = usize::try_from(shards.clamp(1, SHARDS_MAX)).unwrap_or(1);
+    options.shards(shards).estimated_items_capacity(entries_max).weight_capacity(weight_max);
     let options = options.build().expect("both capacities are given");
     Cache::with_options(options, weigh, DefaultHashBuilder::default(), DefaultLifecycle::default())
 }
@@ -93,9 +96,9 @@ impl Memory {
         let manifests_max = usize::try_from(manifests_max_bytes / ENTRY_BYTES).unwrap_or(usize::MAX);
         Self {
             epoch: Mutex::new(0),
-            private: map(ENTRIES_MAX, ENTRIES_MAX as u64, UnitWeighter),
-            tags: map(ENTRIES_MAX, ENTRIES_MAX as u64, UnitWeighter),
-            manifests: map(manifests_max, manifests_max_bytes, ByBytes),
+            private: map(SHARDS_MAX, ENTRIES_MAX, ENTRIES_MAX as u64, UnitWeighter),
+            tags: map(SHARDS_MAX, ENTRIES_MAX, ENTRIES_MAX as u64, UnitWeighter),
+            manifests: map(manifests_max_bytes / SHARD_BYTES_MIN, manifests_max, manifests_max_bytes, ByBytes),
         }
     }
 

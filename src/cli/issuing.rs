@@ -75,6 +75,6 @@ fn options(acme: &config::Acme, tls: &config::ServerTls) -> anyhow::Result<Optio
         ca: acme.ca.as_ref().map(|ca| ca.text.expose_secret().into()),
         renew_before: acme.renew_before,
         external_account: external,
-        look_every: if tls.reload_every.is_zero() { NO_LOOK_EVERY } else { tls.reload_every },
+        look_every: if tls.reload_every.is_zero() { NO_LOOK_EVERY } else { tls.reload_every.min(NO_LOOK_EVERY) },
     })
 }

@@ -99,7 +99,10 @@ impl Watched {
             true if stamps.first() == Some(&None) => Tls::unissued(options, metrics.clone()),
             true => served(options.clone()).unwrap_or_else(|error| {
                 error!(error = format!("{error:#}"), "the kept certificate cannot be served");
-                Tls::unissued(options, metrics.clone())
+                let tls = Tls::unissued(options, metrics.clone());
+                // It is tried again, and shown until it succeeds.
+                tls.keep(format!("{error:#}"));
+                tls
             }),
         };
         Ok(Some(Self { tls: Arc::new(tls), files, every, stamps }))
@@ -212,9 +215,9 @@ fn warn_of_the_end(watched: &Watched, now_ms: i64, warned_ms: i64) -> i64 {
     let Some(validity) = status.validity.filter(|_| now_ms.saturating_sub(warned_ms) >= WARN_EVERY_MS) else {
         return warned_ms;
     };
-    let see_to_it = match (watched.files.are_issued, &status.unissued) {
+    let see_to_it = match (watched.files.are_issued, status.unissued.as_ref().or(status.problem.as_ref())) {
         (false, _) => "replace its files".to_owned(),
-        (true, Some(why)) => format!("no other was issued: {why}"),
+        (true, Some(why)) => format!("there is no other: {why}"),
         // It is being asked for just now, and says itself when that fails.
         (true, None) => return warned_ms,
     };

@@ -38,9 +38,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::Request;
 use axum::middleware::from_fn_with_state;
+use axum::response::Response;
 use axum::routing::{any, get};
+use http::header::CONTENT_LENGTH;
+use http::{HeaderValue, Method};
+use http_body::Body as _;
 use tower::ServiceExt as _;
 
 use crate::auth::Authority;
@@ -173,14 +178,24 @@ impl Answers for Site {
         if !v2::is_below(request.uri().path()) {
             return Box::pin(self.others.clone().oneshot(request));
         }
-        let app = self.state.clone();
+        let (app, is_head) = (self.state.clone(), request.method() == Method::HEAD);
         Box::pin(async move {
-            Ok(match rate::refused(&app, &request) {
+            let answer = match rate::refused(&app, &request) {
                 Some(refused) => refused,
                 None => v2::serve(app, request).await,
-            })
+            };
+            Ok(if is_head { without_body(answer) } else { answer })
         })
     }
+}
+
+/// The answer to a HEAD: what GET would say, and nothing after it (RFC 9110, 9.3.2). Over HTTP/2 nobody else sees to that.
+fn without_body(mut response: Response) -> Response {
+    let length = response.body().size_hint().exact().filter(|length| *length > 0);
+    if let Some(length) = length {
+        response.headers_mut().entry(CONTENT_LENGTH).or_insert(HeaderValue::from(length));
+    }
+    response.map(|_| Body::empty())
 }
 
 /// What is not below `/v2/`. Those who look whether it is alive are answered however many requests their address has sent.

@@ -59,8 +59,9 @@ impl RepositoryName {
     /// The canonical name of an upstream's repository, `HOST/NAME`; it has to fit the same limit.
     pub fn under(&self, host: &Host) -> Result<Self, NameInvalid> {
         let text = format!("{host}/{self}");
-        // Both parts are well-formed where they stand, but for a port, which only a first component may have.
-        if self.0.contains(':') {
+        // Both parts are well-formed where they stand, unless the first component here is one only as a host: with a port, or
+        // with capitals, which is the way people write one.
+        if self.0.bytes().any(|byte| byte == b':' || byte.is_ascii_uppercase()) {
             return text.parse();
         }
         if text.len() > NAME_LENGTH_MAX { Err(NameInvalid::TooLong) } else { Ok(Self(text.into())) }
@@ -182,6 +183,17 @@ mod tests {
         ] {
             assert_eq!(name.parse::<RepositoryName>().map(|n| n.to_string()), Ok(name.to_owned()));
         }
+    }
+
+    #[test]
+    fn a_name_under_a_host_is_one_that_can_be_read_again() {
+        let host: Host = "docker.io".parse().unwrap();
+        let under = |name: &str| name.parse::<RepositoryName>().unwrap().under(&host).map(|name| name.to_string());
+        assert_eq!(under("team/app"), Ok("docker.io/team/app".to_owned()));
+        for name in ["localhost:5001/app", "Org/app"] {
+            assert!(matches!(under(name), Err(NameInvalid::Component { .. })), "{name}");
+        }
+        assert_eq!(under(&"a".repeat(NAME_LENGTH_MAX - 9)), Err(NameInvalid::TooLong));
     }
 
     #[test]

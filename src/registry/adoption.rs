@@ -105,14 +105,9 @@ impl Registry {
     /// Links a stored blob to `home` as pushed content. False if its bytes are not there.
     async fn claim(&self, home: &RepositoryName, digest: &Digest) -> Result<bool, Error> {
         let depot = self.depot();
+        let _promised = depot.promise_link(home, digest).await.map_err(Error::cache(home))?;
         let _named = depot.room.naming(digest).await;
         let now_ms = depot.clock.now_ms();
-        let _promised = match depot.metadata.find_link(home, digest).await? {
-            Link::Unlinked(row) => {
-                depot.room.promise_quota(home, row.stored_bytes).await.map_err(Error::cache(home))?
-            }
-            Link::Linked(_) | Link::Unknown => None,
-        };
         let Some(change) = depot.metadata.link_blob(home, digest, Provenance::Pushed, now_ms).await? else {
             return Ok(false);
         };

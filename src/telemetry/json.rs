@@ -56,7 +56,6 @@ impl Json {
         // What a library says through the `log` crate says where it comes from among its fields.
         let normalized = event.normalized_metadata();
         let metadata = normalized.as_ref().unwrap_or_else(|| event.metadata());
-        line.bytes.clear();
         line.bytes.push(b'{');
         line.key("timestamp");
         line.display(format_args!("{}", humantime::format_rfc3339_micros(now())));
@@ -68,6 +67,8 @@ impl Json {
         line.bytes.extend_from_slice(b"}\n");
         // It goes to memory, where it fits or is counted as dropped.
         let _ = (&self.0).write_all(&line.bytes);
+        line.bytes.clear();
+        line.text.clear();
         line.bytes.shrink_to(KEPT_BYTES);
         line.text.shrink_to(KEPT_BYTES);
     }

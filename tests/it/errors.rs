@@ -203,6 +203,12 @@ async fn an_error_to_head_has_the_headers_of_get_and_no_body() {
         assert!(get.status() >= 400, "{path}");
         assert_eq!((head.status(), head.body.len()), (get.status(), 0), "{path}");
         assert_eq!(head.head.lasting(), get.head.lasting(), "{path}");
+        // A client of HTTP/2 takes bytes after the head for a broken answer.
+        let client = reqwest::Client::builder().http2_prior_knowledge().no_proxy().build().unwrap();
+        let answer = client.head(registry.url(&path)).send().await.unwrap();
+        let length = answer.headers().get("content-length").map(|length| length.to_str().unwrap().to_owned());
+        assert_eq!(length, Some(get.body.len().to_string()), "{path}");
+        assert_eq!(answer.bytes().await.unwrap().len(), 0, "{path}");
     }
     registry.finish().await;
 }

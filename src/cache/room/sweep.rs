@@ -88,46 +88,49 @@ impl Room {
         }
     }
 
+    /// Rows of what is condemned say `deleting`. What is not swept in the end counts as that too, until `finish_removals` ends it.
     async fn remove_condemned(&self, reviewed: &[ReviewedBlob]) -> Result<Vec<BlobRow>, Error> {
         let mut condemned = Vec::new();
         for reviewed in reviewed.iter().filter(|reviewed| reviewed.is_condemned()) {
-            let row = &reviewed.review.row;
             fault::point("sweep: marked");
-            if self.ledger().is_pinned(&row.digest) {
-                self.spare(row).await?;
-            } else {
+            let row = &reviewed.review.row;
+            if !self.ledger().is_pinned(&row.digest) {
                 condemned.push(&reviewed.review);
-            }
-        }
-        // What cannot be removed has a row that says `deleting`, and its bytes still count; the next start tries again.
-        for (digest, error) in self.blobs.remove_all(condemned.iter().map(|review| review.row.digest).collect()).await?
-        {
-            warn!(%digest, error = %Chain(&error), "removing a blob nobody needs failed");
-            condemned.retain(|review| review.row.digest != digest);
-        }
-        if !condemned.is_empty() {
-            fault::point("sweep: bytes gone");
-        }
-        for review in &condemned {
-            let row = &review.row;
-            debug!(digest = %row.digest, stored_bytes = row.stored_bytes, pushed = row.pushed, "swept");
-        }
-        let ended: Vec<_> = condemned.iter().map(|review| review.id).collect();
-        let removed: Vec<BlobRow> = condemned.iter().map(|review| review.row.clone()).collect();
-        if !ended.is_empty()
-            && let Err(error) = self.metadata.end_reviews(ended).await
-        {
-            for row in &removed {
+            } else if let Err(error) = self.spare(row).await {
+                warn!(digest = %row.digest, error = %Chain(&error), "a blob in use could not be kept");
                 self.leave_deleting(row);
             }
-            return Err(error.into());
         }
-        if !removed.is_empty() {
-            fault::point("sweep: row gone");
+        let swept = self.sweep_away(&condemned).await;
+        let removed = swept.as_deref().unwrap_or_default();
+        for review in condemned.iter().filter(|review| !removed.iter().any(|row| row.digest == review.row.digest)) {
+            self.leave_deleting(&review.row);
         }
         let mut ledger = self.ledger();
-        removed.iter().filter_map(Holding::of).for_each(|held| ledger.swept(held));
-        Ok(removed)
+        for held in removed.iter().filter_map(Holding::of) {
+            ledger.swept(held);
+        }
+        drop(ledger);
+        swept
+    }
+
+    /// Removes the bytes of what is condemned and then its rows. Returns what is gone.
+    async fn sweep_away(&self, condemned: &[&BlobReview]) -> Result<Vec<BlobRow>, Error> {
+        let mut gone = condemned.to_vec();
+        for (digest, error) in self.blobs.remove_all(gone.iter().map(|review| review.row.digest).collect()).await? {
+            warn!(%digest, error = %Chain(&error), "removing a blob nobody needs failed");
+            gone.retain(|review| review.row.digest != digest);
+        }
+        if gone.is_empty() {
+            return Ok(Vec::new());
+        }
+        fault::point("sweep: bytes gone");
+        self.metadata.end_reviews(gone.iter().map(|review| review.id).collect()).await?;
+        fault::point("sweep: row gone");
+        for BlobRow { digest, stored_bytes, pushed, .. } in gone.iter().map(|review| &review.row) {
+            debug!(%digest, stored_bytes, pushed, "swept");
+        }
+        Ok(gone.into_iter().map(|review| review.row.clone()).collect())
     }
 
     /// Its row says `deleting`, and its bytes count as that, until `finish_removals` can end it.

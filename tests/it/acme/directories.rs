@@ -22,6 +22,11 @@ async fn a_directory_that_leads_elsewhere_is_not_followed() {
     advance(&registry, &acme, Duration::from_mins(20));
     until_ended(&registry, "invalid", 2).await;
     assert_eq!(elsewhere.seen(), Vec::<String>::new());
+
+    let nowhere = r#"{"newNonce": "", "newAccount": "", "newOrder": ""}"#;
+    acme.fails("directory", Fault { status: 200, headers: String::new(), body: nowhere.to_owned() });
+    advance(&registry, &acme, Duration::from_hours(2));
+    until_ended(&registry, "invalid", 3).await;
     registry.finish().await;
 }
 

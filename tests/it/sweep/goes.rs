@@ -26,6 +26,30 @@ async fn a_deleted_image_gives_its_bytes_back_after_the_grace() {
 }
 
 #[tokio::test]
+async fn what_cannot_be_removed_counts_until_it_can() {
+    let registry = TestRegistry::builder().start().await;
+    let (bytes, other) = (content(100_000, 1), content(50_000, 2));
+    for bytes in [&bytes, &other] {
+        registry.push_blob("app", bytes.clone()).await;
+        delete_blob(&registry, "app", &digest_of(bytes)).await;
+    }
+    let held = registry.sums().pushed;
+    let file = registry.registry().depot().blobs.store().blob_path(&digest_of(&bytes));
+    let aside = file.with_extension("aside");
+    std::fs::rename(&file, &aside).unwrap();
+    std::fs::create_dir(&file).unwrap();
+    let swept = sweep(&registry, AT_ONCE).await;
+    assert_eq!(swept.blobs, 1, "{swept:?}");
+    let sums = registry.sums();
+    assert_eq!((sums.pushed, sums.deleting, sums.deleting + swept.freed_bytes), (0, held - swept.freed_bytes, held));
+    std::fs::remove_dir(&file).unwrap();
+    std::fs::rename(&aside, &file).unwrap();
+    registry.registry().depot().room.finish_leftovers().await.unwrap();
+    assert_holds_nothing(&registry, "the disk took it").await;
+    registry.finish().await;
+}
+
+#[tokio::test]
 async fn what_another_image_or_repository_needs_stays() {
     let registry = TestRegistry::builder().start().await;
     let (shared, own) = (content(50_000, 1), content(50_000, 2));
