@@ -43,14 +43,27 @@ async fn main() -> ExitCode {
             }
         }
         total.add(std::mem::take(&mut drill.tally));
+        // Whoever ends it early knows what it found by then.
+        println!("{}", so_far(&total, started));
     }
     for (point, kills) in &total.kills {
         println!("  killed {point}: {kills}");
     }
     println!("  ended in good order, the point not come to: {}", total.survived);
-    println!("{} rounds in {:.0} s", total.rounds, started.elapsed().as_secs_f64());
-    println!("acknowledged changes {}, partial fills continued {}", total.acknowledged, total.continued);
-    println!("lost pushes {}, wrong bytes {}, drift {}", total.lost.len(), total.wrong_bytes.len(), total.drift.len());
-    println!("errors of the server {}", total.refused.len());
+    println!("{}", so_far(&total, started));
     if total.is_sound() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn so_far(total: &Tally, started: Instant) -> String {
+    let Tally { rounds, acknowledged, continued, .. } = total;
+    format!(
+        "{rounds} rounds in {:.0} s: {} kills, acknowledged changes {acknowledged}, partial fills continued {continued}, \
+         lost pushes {}, wrong bytes {}, drift {}, errors of the server {}",
+        started.elapsed().as_secs_f64(),
+        total.kills.values().sum::<usize>(),
+        total.lost.len(),
+        total.wrong_bytes.len(),
+        total.drift.len(),
+        total.refused.len(),
+    )
 }
