@@ -10,7 +10,6 @@ use futures::future::{BoxFuture, FutureExt as _, join_all};
 use super::Registry;
 use super::error::Error;
 use crate::cache::Source;
-use crate::cache::space::Holding;
 use crate::metadata::{BlobRow, Link, Provenance};
 use crate::oci::{Digest, Manifest, RepositoryName};
 
@@ -104,17 +103,7 @@ impl Registry {
 
     /// Links a stored blob to `home` as pushed content. False if its bytes are not there.
     async fn claim(&self, home: &RepositoryName, digest: &Digest) -> Result<bool, Error> {
-        let depot = self.depot();
-        let _promised = depot.promise_link(home, digest).await.map_err(Error::cache(home))?;
-        let _named = depot.room.naming(digest).await;
-        let now_ms = depot.clock.now_ms();
-        let Some(change) = depot.metadata.link_blob(home, digest, Provenance::Pushed, now_ms).await? else {
-            return Ok(false);
-        };
-        if let Some(after) = Holding::of(&change.after) {
-            depot.room.change(change.before.as_ref().and_then(Holding::of), after);
-        }
-        Ok(true)
+        self.depot().link(home, digest, Provenance::Pushed).await.map_err(Error::cache(home))
     }
 
     /// [`Registry::claim`] for a mount, which must not acknowledge bytes that were lost.

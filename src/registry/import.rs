@@ -13,6 +13,7 @@ use super::routing::Target;
 use super::{Chunk, Registry};
 use crate::cache::space::Class;
 use crate::cache::{self, Source, to_the_end};
+use crate::metadata::Provenance;
 use crate::oci::{Digest, Manifest, Tag};
 
 impl Registry {
@@ -39,7 +40,7 @@ impl Registry {
             return Err(unknown());
         }
         let (depot, repository, wanted) = (Arc::clone(self.depot()), name.clone(), *digest);
-        let linked = to_the_end(async move { depot.link_cached(&repository, &wanted).await }).await;
+        let linked = to_the_end(async move { depot.link(&repository, &wanted, Provenance::Cached).await }).await;
         let is_stored = linked.unwrap_or(Err(cache::Error::Stopped)).map_err(Error::cache(&name))?;
         if is_stored { Ok(()) } else { Err(unknown()) }
     }

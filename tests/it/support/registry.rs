@@ -8,11 +8,11 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use entrepot::cache::space::{Limits, Sums};
-use entrepot::cli::serve;
+use entrepot::cli::serve::{self, Opened};
 use entrepot::clock::Clock;
 use entrepot::config::{self, Config, Limit};
 use entrepot::metadata::Metadata;
@@ -353,7 +353,7 @@ impl TestRegistry {
         let serving = runtime.spawn(async move {
             let listener = TcpListener::bind(config.http.listen).await.expect("loopback has a free port");
             let address = listener.local_addr().expect("a bound listener has an address");
-            let opened = serve::open(&config, clock).await.expect("the store opens");
+            let opened = open(&config, clock).await;
             assert!(opened_to.send((Arc::clone(&opened.registry), address)).is_ok(), "the test waits for the start");
             serve::serve_opened(listener, &config, opened, stop).await.expect("serving ends well");
         });
@@ -446,4 +446,20 @@ pub fn files(folder: &Path) -> HashMap<PathBuf, u64> {
         }
     }
     found
+}
+
+/// Opens a store that may have been closed just now. A process that another test is just starting has a copy of every open file
+/// until it becomes its own program, the lock of the closed store among them.
+async fn open(config: &Config, clock: Clock) -> Opened {
+    let began = Instant::now();
+    loop {
+        match serve::open(config, clock.clone()).await {
+            Ok(opened) => return opened,
+            Err(error) => {
+                let is_held = format!("{error:#}").contains("in use by another process");
+                assert!(is_held && began.elapsed() < PATIENCE, "the store opens: {error:#}");
+                tokio::task::yield_now().await;
+            }
+        }
+    }
 }
