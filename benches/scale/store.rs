@@ -48,7 +48,8 @@ impl Shape {
             repositories: times(10_000),
             manifests: times(100_000),
             tags: times(200_000),
-            victims: times(20_000),
+            // Fewer are gone before the pulls have begun to feel it.
+            victims: times(200_000).min(20_000),
             garbage: times(1_000),
         }
     }

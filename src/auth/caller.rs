@@ -36,6 +36,16 @@ impl Caller {
         &self.identity
     }
 
+    /// How it is called, if it has signed in.
+    pub fn name(&self) -> Option<Arc<str>> {
+        match &self.ticket {
+            _ if !self.identity.is_signed_in() => None,
+            // Ours says it word for word.
+            Some(ticket) if !ticket.is_of_another => Some(Arc::clone(&ticket.subject)),
+            _ => Some(self.identity.to_string().into()),
+        }
+    }
+
     /// What is configured.
     pub fn standing(&self) -> &Standing {
         &self.standing
@@ -52,17 +62,17 @@ impl Caller {
     }
 
     /// What decides for it in the repository that is called `names`, whatever its token is for.
-    pub fn decide(&self, names: impl FnOnce() -> Vec<String>) -> Decision {
+    pub fn decide<N: AsRef<[String]>>(&self, names: impl FnOnce() -> N) -> Decision {
         self.standing.policy.decide(&self.identity, names)
     }
 
     /// May it do this in the repository that is called `names`?
-    pub fn may(&self, permission: Permission, names: impl Fn() -> Vec<String>) -> Verdict {
+    pub fn may<N: AsRef<[String]>>(&self, permission: Permission, names: impl Fn() -> N) -> Verdict {
         if !self.decide(&names).allowed.has(permission) {
             return Verdict::No;
         }
         let Some(ticket) = &self.ticket else { return Verdict::Yes };
-        if ticket.permissions(&names()).has(permission) { Verdict::Yes } else { Verdict::OutOfScope }
+        if ticket.permissions(names().as_ref()).has(permission) { Verdict::Yes } else { Verdict::OutOfScope }
     }
 
     /// May it see the list of repositories, of which it is shown those it may pull?

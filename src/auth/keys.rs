@@ -12,6 +12,7 @@ use tokio::sync::Mutex;
 use tracing::{error, info};
 
 use super::Error;
+use super::secret::new_name;
 use crate::clock::Clock;
 use crate::metadata::{Metadata, SigningKeyRow};
 
@@ -101,7 +102,7 @@ impl Key {
 fn make(now_ms: i64) -> Result<SigningKeyRow, Error> {
     let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new());
     let pkcs8 = pkcs8.map_err(|_| Error::Signing)?.as_ref().to_vec();
-    Ok(SigningKeyRow { id: uuid::Uuid::new_v4().to_string(), pkcs8: pkcs8.into(), created_ms: now_ms })
+    Ok(SigningKeyRow { id: new_name(), pkcs8: pkcs8.into(), created_ms: now_ms })
 }
 
 fn ms(duration: Duration) -> i64 {

@@ -16,7 +16,9 @@ mod keys;
 mod oidc;
 mod passwords;
 mod policy;
+mod presented;
 mod refusal;
+mod remembered;
 mod robots;
 mod scope;
 mod secret;
@@ -43,6 +45,7 @@ pub use jwt::{Fault, KeySet, KeysInvalid};
 pub use oidc::{Options as ProviderOptions, Provider, Providers};
 pub use passwords::Accounts;
 pub use policy::{Decision, Grant, Permission, Permissions, Policy, Rule, Source, Who};
+pub use presented::Presented;
 pub use refusal::{Error, NoToken, Refusal};
 pub use robots::{NewRobot, ROBOT_PREFIX, Robot, RobotError, Robots};
 pub use scope::Scope;
@@ -59,24 +62,6 @@ use tokens::Tokens;
 const REFRESH_PREFIX: &str = "entrepot_refresh_";
 /// Refresh tokens of one user; of more, the oldest end. Each `docker login` takes one.
 const REFRESH_TOKENS_PER_USER_MAX: usize = 100;
-
-/// What a request says about who sent it.
-#[derive(Debug)]
-pub enum Presented {
-    /// Nothing.
-    Nothing,
-    /// A name and a password.
-    Password {
-        /// The name.
-        username: String,
-        /// The password, or a secret in its place.
-        password: SecretString,
-    },
-    /// A token.
-    Token(SecretString),
-    /// Something that is neither, or more than one thing.
-    Unreadable,
-}
 
 /// Where a request comes from.
 #[derive(Clone, Debug)]
@@ -144,26 +129,33 @@ impl Authority {
 
     /// Finds out who sent a request. What it shows comes before the certificate of its connection: somebody signs in from a
     /// machine that has one.
-    pub async fn identify(&self, presented: &Presented, origin: &Origin) -> Result<Caller, Refusal> {
-        let stranger = self.stranger(origin);
-        if !stranger.standing().is_configured {
-            return Ok(stranger);
+    pub async fn identify(&self, presented: &Presented<'_>, origin: &Origin) -> Result<Caller, Refusal> {
+        let standing = self.standing();
+        let nobody = Identity::Anonymous { is_local: origin.is_local };
+        if !standing.is_configured {
+            return Ok(Caller::new(nobody, None, standing));
         }
         match presented {
             Presented::Nothing => {
-                let certified = stranger.standing().certified(origin);
-                Ok(certified.map_or(stranger, |identity| Caller::new(identity, None, self.standing())))
+                let identity = standing.certified(origin).unwrap_or(nobody);
+                Ok(Caller::new(identity, None, standing))
             }
-            Presented::Password { username, password } => self.sign_in(username, password, origin).await,
-            Presented::Token(token) => self.admit(token, origin).await,
+            Presented::Password { username, password } => self.sign_in(standing, username, password, origin).await,
+            Presented::Token(token) => self.admit(standing, token, origin).await,
             Presented::Unreadable => Err(Refusal::Unreadable),
         }
     }
 
-    async fn sign_in(&self, username: &str, password: &SecretString, origin: &Origin) -> Result<Caller, Refusal> {
-        let (standing, now_ms) = (self.standing(), self.clock.now_ms());
+    async fn sign_in(
+        &self,
+        standing: Arc<Standing>,
+        username: &str,
+        password: &SecretString,
+        origin: &Origin,
+    ) -> Result<Caller, Refusal> {
+        let now_ms = self.clock.now_ms();
         let Some(robot) = username.strip_prefix(ROBOT_PREFIX) else {
-            if let Some(admitted) = self.vouched_for(&standing, password).await {
+            if let Some(admitted) = self.vouched_for(&standing, password.expose_secret()).await {
                 return admitted;
             }
             self.passwords.check(&standing.accounts, username, password, origin.address, now_ms).await?;
@@ -176,11 +168,11 @@ impl Authority {
 
     /// The job whose token this is, if it says that one of the providers has issued it. Of several that have the same
     /// issuer the first that takes it counts.
-    async fn vouched_for(&self, standing: &Arc<Standing>, token: &SecretString) -> Option<Result<Caller, Refusal>> {
+    async fn vouched_for(&self, standing: &Arc<Standing>, token: &str) -> Option<Result<Caller, Refusal>> {
         if standing.providers.is_empty() {
             return None;
         }
-        let issuer = jwt::issuer_of(token.expose_secret())?;
+        let issuer = jwt::issuer_of(token)?;
         let mut refused = None;
         for provider in standing.providers.of_issuer(&issuer) {
             match provider.admit(token, &self.clock, &self.metrics).await {
@@ -197,22 +189,29 @@ impl Authority {
     }
 
     /// Who shows a token is who it was issued to, as that one is now.
-    async fn admit(&self, token: &SecretString, origin: &Origin) -> Result<Caller, Refusal> {
-        let standing = self.standing();
-        if let Some(admitted) = self.vouched_for(&standing, token).await {
+    async fn admit(&self, standing: Arc<Standing>, token: &str, origin: &Origin) -> Result<Caller, Refusal> {
+        let ours = standing.token_server.is_none().then(|| self.tokens.recall(token, &standing.service)).flatten();
+        let ticket = if let Some(ticket) = ours {
+            ticket?
+        } else if let Some(admitted) = self.vouched_for(&standing, token).await {
             return admitted;
+        } else if let Some(server) = &standing.token_server {
+            server.verify(token, &standing.service, self.clock.now_ms())?
+        } else {
+            self.tokens.verify(token, &standing.service)?
+        };
+        let identity = self.bearer(&ticket, &standing, origin)?;
+        Ok(Caller::new(identity, Some(ticket), standing))
+    }
+
+    /// Whose token it is.
+    fn bearer(&self, ticket: &Ticket, standing: &Standing, origin: &Origin) -> Result<Identity, Refusal> {
+        let nobody = Identity::Anonymous { is_local: origin.is_local };
+        if ticket.is_of_another {
+            return Ok(if ticket.subject.is_empty() { nobody } else { standing.user(&ticket.subject) });
         }
-        if let Some(server) = &standing.token_server {
-            let ticket = server.verify(token.expose_secret(), &standing.service, self.clock.now_ms())?;
-            let identity = match ticket.subject.as_str() {
-                "" => Identity::Anonymous { is_local: origin.is_local },
-                name => standing.user(name),
-            };
-            return Ok(Caller::new(identity, Some(Arc::new(ticket)), standing));
-        }
-        let ticket = self.tokens.verify(token, &standing.service)?;
-        let identity = match ticket.subject.split_once(':') {
-            None if ticket.subject == "anonymous" => Identity::Anonymous { is_local: origin.is_local },
+        Ok(match ticket.subject.split_once(':') {
+            None if &*ticket.subject == "anonymous" => nobody,
             Some(("user", name)) if standing.accounts.hash(name).is_some() => standing.user(name),
             Some(("robot", name)) => {
                 let grant = self.robots.grant(name, self.clock.now_ms()).ok_or(Refusal::Token)?;
@@ -220,7 +219,7 @@ impl Authority {
             }
             // Whoever copies the token has not got the certificate.
             Some(("cert", _)) => match standing.certified(origin) {
-                Some(identity) if identity.to_string() == ticket.subject => identity,
+                Some(identity) if *identity.to_string() == *ticket.subject => identity,
                 _ => return Err(Refusal::Token),
             },
             Some(("oidc", job)) => {
@@ -232,8 +231,7 @@ impl Authority {
                 standing.job(provider, subject, ticket.expires_ms)
             }
             _ => return Err(Refusal::Token),
-        };
-        Ok(Caller::new(identity, Some(ticket), standing))
+        })
     }
 
     /// A token for what `caller` asks for, as far as it may. `names` are all the names of a repository.
@@ -241,10 +239,10 @@ impl Authority {
         &self,
         caller: &Caller,
         scopes: &[Scope],
-        names: impl Fn(&RepositoryName) -> Vec<String>,
+        names: impl Fn(&RepositoryName) -> Arc<[String]>,
     ) -> Result<Issued, Error> {
         let standing = caller.standing();
-        let mut ticket = Ticket::new(caller.identity().to_string());
+        let mut ticket = Ticket::new(&caller.identity().to_string());
         let mut lifetime = standing.token_lifetime;
         if let Identity::Job { provider, expires_ms, .. } = caller.identity() {
             ticket.mark = standing.providers.find(provider).map(|provider| provider.mark().to_owned());
@@ -257,9 +255,9 @@ impl Authority {
                 Scope::List => ticket.lists = standing.policy.may_list(caller.identity()),
                 Scope::Repository { name, wanted } => {
                     let names = names(name);
-                    let granted = standing.policy.decide(caller.identity(), || names.clone()).allowed.and(*wanted);
-                    let Some(first) = names.into_iter().next().filter(|_| !granted.is_empty()) else { continue };
-                    let entry = ticket.access.entry(first).or_default();
+                    let granted = standing.policy.decide(caller.identity(), || &*names).allowed.and(*wanted);
+                    let Some(first) = names.first().filter(|_| !granted.is_empty()) else { continue };
+                    let entry = ticket.access.entry(first.clone()).or_default();
                     *entry = entry.or(granted);
                 }
             }

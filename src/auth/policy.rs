@@ -228,22 +228,23 @@ impl Policy {
     }
 
     /// What `identity` may do in the repository that is called `names`. They are asked for only if they matter.
-    pub fn decide(&self, identity: &Identity, names: impl FnOnce() -> Vec<String>) -> Decision {
+    pub fn decide<N: AsRef<[String]>>(&self, identity: &Identity, names: impl FnOnce() -> N) -> Decision {
         let by_default = Decision { allowed: self.default_of(identity), source: Source::Default };
         let has_grant = matches!(identity, Identity::Robot { .. });
         if self.rules.is_empty() && self.members_only.is_empty() && !has_grant {
             return by_default;
         }
         let names = names();
-        if !identity.is_signed_in() && self.is_members_only(&names) {
+        let names = names.as_ref();
+        if !identity.is_signed_in() && self.is_members_only(names) {
             return Decision { allowed: Permissions::NONE, source: Source::Upstream };
         }
-        if let Some(allowed) = identity.granted(&names) {
+        if let Some(allowed) = identity.granted(names) {
             return Decision { allowed, source: Source::Grant };
         }
         let mut is_named = false;
         for (index, rule) in self.rules.iter().enumerate() {
-            if rule.who.is_empty() || !matches(&rule.repositories, &names) {
+            if rule.who.is_empty() || !matches(&rule.repositories, names) {
                 continue;
             }
             if rule.who.iter().any(|who| who.is(identity)) {

@@ -16,6 +16,11 @@ pub(super) fn new_secret(prefix: &str) -> SecretString {
     format!("{prefix}{}", BASE64_URL_SAFE_NO_PAD.encode(random)).into()
 }
 
+/// A name that no other thing has: short, because it is in every token, which is in every request.
+pub(super) fn new_name() -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(uuid::Uuid::new_v4().as_bytes())
+}
+
 /// What is kept of a secret.
 pub(super) fn digest_of(secret: &SecretString) -> Vec<u8> {
     digest(&SHA256, secret.expose_secret().as_bytes()).as_ref().to_vec()

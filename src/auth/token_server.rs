@@ -1,21 +1,25 @@
 //! Tokens of a token server that is not ours (Distribution's "Token Authentication Implementation"): what they are good for is
 //! what it has written into them, as far as our rules allow that to whom it names.
 
+use std::sync::Arc;
+
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::Refusal;
 use super::jwt::{self, Claims, Fault, KeySet};
 use super::policy::{Permission, Permissions};
+use super::remembered::Remembered;
 use super::tokens::Ticket;
 
 /// Somebody who says who is who and who may do what.
 #[derive(Clone, Debug)]
 pub struct TokenServer {
     /// What its tokens have as `iss`.
-    pub issuer: String,
+    issuer: String,
     /// What signs them.
-    pub keys: KeySet,
+    keys: KeySet,
+    verified: Arc<Remembered>,
 }
 
 /// One entry of the claim `access`.
@@ -29,10 +33,24 @@ struct Access {
 }
 
 impl TokenServer {
+    /// One that calls itself `issuer`, and whose tokens one of `keys` signs.
+    pub fn new(issuer: String, keys: KeySet) -> Self {
+        Self { issuer, keys, verified: Arc::new(Remembered::new()) }
+    }
+
     /// What `token` is good for at `service`. Its subject is the name of a user, or empty.
-    pub fn verify(&self, token: &str, service: &str, now_ms: i64) -> Result<Ticket, Refusal> {
+    pub fn verify(&self, token: &str, service: &str, now_ms: i64) -> Result<Arc<Ticket>, Refusal> {
         let refused = |fault| Refusal::Foreign { of: "auth.token_server".to_owned(), fault };
-        self.read(token, service, now_ms).map_err(refused)
+        if let Some(ticket) = self.verified.find(token, service) {
+            if jwt::is_over(ticket.expires_ms, now_ms) {
+                self.verified.remove(token);
+                return Err(refused(Fault::Expired));
+            }
+            return Ok(ticket);
+        }
+        let ticket = Arc::new(self.read(token, service, now_ms).map_err(refused)?);
+        self.verified.insert(token, Arc::clone(&ticket));
+        Ok(ticket)
     }
 
     fn read(&self, token: &str, service: &str, now_ms: i64) -> Result<Ticket, Fault> {
@@ -41,8 +59,9 @@ impl TokenServer {
             Fault::Key | Fault::Signature if wanted.brings_chain() => Fault::Chain,
             fault => fault,
         })?;
-        jwt::check(&claims, &self.issuer, service, now_ms)?;
-        let mut ticket = Ticket::of_another(jwt::subject(&claims, "sub")?.unwrap_or_default().to_owned());
+        let expires_ms = jwt::check(&claims, &self.issuer, service, now_ms)?;
+        let subject = jwt::subject(&claims, "sub")?.unwrap_or_default();
+        let mut ticket = Ticket::of_another(subject, service, expires_ms);
         for Access { kind, name, actions } in access(&claims)? {
             match kind.as_str() {
                 "repository" => {
@@ -88,7 +107,7 @@ mod tests {
     fn another_server_knows_a_repository_by_any_of_its_names_and_we_by_the_first() {
         let names = ["docker.io/library/nginx", "library/nginx", "nginx"].map(str::to_owned);
         for (name, of_ours) in [("docker.io/library/nginx", Permissions::PULL), ("nginx", Permissions::NONE)] {
-            let mut foreign = Ticket::of_another("alice".to_owned());
+            let mut foreign = Ticket::of_another("alice", "registry.test", 0);
             foreign.access.insert(name.to_owned(), Permissions::PULL);
             assert_eq!(foreign.permissions(&names), Permissions::PULL, "{name}");
             assert_eq!(foreign.permissions(&["other".to_owned()]), Permissions::NONE);

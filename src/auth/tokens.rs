@@ -5,23 +5,20 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_lc_rs::hmac;
-use aws_lc_rs::rand::SystemRandom;
 use jsonwebtoken::{Algorithm, Header, Validation, decode, decode_header, encode};
-use moka::sync::Cache;
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
 use super::keys::Keys;
 use super::policy::{Permission, Permissions};
+use super::remembered::{Remembered, TOKENS_MAX};
+use super::secret::new_name;
 use super::{Error, Refusal};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 
 /// The one that issues our tokens; nobody else's are believed.
 pub const ISSUER: &str = "entrepot";
-/// Verified tokens remembered at most, each until it expires.
-const VERIFIED_MAX: u64 = 10_000;
 /// What two clocks may differ by.
 const LEEWAY_MS: i64 = 10_000;
 /// The longest token that is looked at.
@@ -55,16 +52,19 @@ struct Access {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ticket {
     /// Who has it, as [`super::Identity`] is displayed.
-    pub subject: String,
+    pub subject: Arc<str>,
     /// What may be done, by the first name of each repository.
     pub access: HashMap<String, Permissions>,
     /// The list of repositories may be seen.
     pub lists: bool,
+    /// For whom it was meant.
+    pub(super) service: String,
     /// The settings under which it was issued to a job.
     pub(super) mark: Option<String>,
     /// It was issued by a token server that is not ours.
     pub(super) is_of_another: bool,
     not_before_ms: i64,
+    /// When its time is over, Unix milliseconds.
     pub(super) expires_ms: i64,
 }
 
@@ -82,16 +82,14 @@ pub struct Issued {
 /// What issues and verifies tokens.
 pub(super) struct Tokens {
     keys: Keys,
-    key: hmac::Key,
-    verified: Cache<[u8; 32], Arc<Ticket>>,
+    verified: Remembered,
     clock: Clock,
 }
 
 impl Tokens {
     pub fn new(keys: Keys, clock: Clock, metrics: &Metrics) -> Self {
-        metrics.limit("tokens_verified_max", VERIFIED_MAX);
-        let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).expect("the system has random bytes");
-        Self { keys, key, verified: Cache::new(VERIFIED_MAX), clock }
+        metrics.limit("tokens_verified_max", TOKENS_MAX as u64);
+        Self { keys, verified: Remembered::new(), clock }
     }
 
     /// A token for what `ticket` says.
@@ -105,12 +103,12 @@ impl Tokens {
         }
         let claims = Claims {
             iss: ISSUER.to_owned(),
-            sub: ticket.subject.clone(),
+            sub: ticket.subject.to_string(),
             aud: service.to_owned(),
             exp: now.saturating_add(i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX)),
             nbf: now,
             iat: now,
-            jti: uuid::Uuid::new_v4().to_string(),
+            jti: new_name(),
             mark: ticket.mark.clone(),
             access,
         };
@@ -120,32 +118,28 @@ impl Tokens {
         Ok(Issued { token: token.into(), issued_ms, lifetime })
     }
 
+    /// What a token is good for, if it was found to be one of ours before.
+    pub fn recall(&self, token: &str, service: &str) -> Option<Result<Arc<Ticket>, Refusal>> {
+        Some(self.in_time(token, self.verified.find(token, service)?))
+    }
+
     /// What a token is good for, if it is one of ours, for `service`, and its time is now.
-    pub fn verify(&self, token: &SecretString, service: &str) -> Result<Arc<Ticket>, Refusal> {
-        let text = token.expose_secret();
-        if text.len() > TOKEN_BYTES_MAX {
+    pub fn verify(&self, token: &str, service: &str) -> Result<Arc<Ticket>, Refusal> {
+        if token.len() > TOKEN_BYTES_MAX {
             return Err(Refusal::Token);
         }
-        let mut mark = [0; 32];
-        let mut context = hmac::Context::with_key(&self.key);
-        for part in [service, text] {
-            context.update(&(part.len() as u64).to_le_bytes());
-            context.update(part.as_bytes());
-        }
-        mark.copy_from_slice(context.sign().as_ref());
-        let ticket = if let Some(ticket) = self.verified.get(&mark) {
-            ticket
-        } else {
-            let ticket = Arc::new(self.read(text, service).ok_or(Refusal::Token)?);
-            self.verified.insert(mark, Arc::clone(&ticket));
-            ticket
-        };
+        let ticket = Arc::new(self.read(token, service).ok_or(Refusal::Token)?);
+        self.verified.insert(token, Arc::clone(&ticket));
+        self.in_time(token, ticket)
+    }
+
+    fn in_time(&self, token: &str, ticket: Arc<Ticket>) -> Result<Arc<Ticket>, Refusal> {
         let now_ms = self.clock.now_ms();
         if ticket.not_before_ms > now_ms + LEEWAY_MS {
             return Err(Refusal::Token);
         }
         if ticket.expires_ms + LEEWAY_MS <= now_ms {
-            self.verified.invalidate(&mark);
+            self.verified.remove(token);
             return Err(Refusal::Token);
         }
         Ok(ticket)
@@ -163,7 +157,8 @@ impl Tokens {
         let lists = |entry: &Access| entry.kind == "registry" && entry.name == "catalog";
         let of_repository = |entry: &Access| (entry.kind == "repository").then(|| (entry.name.clone(), allowed(entry)));
         Some(Ticket {
-            subject: claims.sub,
+            subject: claims.sub.into(),
+            service: service.to_owned(),
             mark: claims.mark,
             is_of_another: false,
             lists: claims.access.iter().any(lists),
@@ -186,13 +181,13 @@ fn allowed(entry: &Access) -> Permissions {
 
 impl Ticket {
     /// One for nothing yet.
-    pub(super) fn new(subject: String) -> Self {
-        Self { subject, ..Self::default() }
+    pub(super) fn new(subject: &str) -> Self {
+        Self { subject: subject.into(), ..Self::default() }
     }
 
     /// One of another token server.
-    pub(super) fn of_another(subject: String) -> Self {
-        Self { subject, is_of_another: true, ..Self::default() }
+    pub(super) fn of_another(subject: &str, service: &str, expires_ms: i64) -> Self {
+        Self { service: service.to_owned(), expires_ms, is_of_another: true, ..Self::new(subject) }
     }
 }
 

@@ -117,7 +117,7 @@ fn token_server(server: &config::TokenServer) -> anyhow::Result<TokenServer> {
         (None, None) => Err(KeysInvalid::Nothing),
     };
     let keys = keys.context("the keys of auth.token_server")?;
-    Ok(TokenServer { issuer: server.issuer.clone(), keys })
+    Ok(TokenServer::new(server.issuer.clone(), keys))
 }
 
 const fn certificate_name(name: config::CertificateName) -> CertificateName {

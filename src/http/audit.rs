@@ -65,7 +65,7 @@ impl Notes {
     }
 
     /// Takes down who somebody says it is.
-    pub fn presented(&mut self, presented: &Presented) {
+    pub fn presented(&mut self, presented: &Presented<'_>) {
         self.presents = !matches!(presented, Presented::Nothing);
         if let Presented::Password { username, .. } = presented {
             self.claimed = Some(short(username));

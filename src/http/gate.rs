@@ -58,7 +58,7 @@ pub async fn admit(app: &AppState, asked: &mut Asked, action: &Action) -> Result
     // What is said to an upstream that shows each client what it lets it see is said to that upstream, not to us.
     let is_relayed = match needed {
         Needed::In(name, _) => registry.guards_anything() && registry.relays_credentials(&asked.target(name)),
-        Needed::Presence => registry.challenges(asked.query.first("ns"), asked.host().as_deref()),
+        Needed::Presence => registry.challenges(asked.query.first("ns"), asked.host.as_deref()),
         Needed::List => false,
     };
     let caller = if is_relayed {
@@ -67,7 +67,7 @@ pub async fn admit(app: &AppState, asked: &mut Asked, action: &Action) -> Result
         let identified = app.authority.identify(&asked.presented(), &asked.origin()).await;
         identified.map_err(|refusal| door.refuse(&refusal, &needed))?
     };
-    let identity = who(&caller);
+    let identity = caller.name();
     let verdict = match needed {
         // Docker's and podman's clients learn here, and only here, how to say who they are.
         Needed::Presence if caller.standing().is_configured && !is_relayed && !caller.has_come_in() => Verdict::No,
@@ -113,11 +113,6 @@ pub fn admit_to_tokens(app: &AppState, asked: &Asked) -> Result<(), ApiError> {
     pages::foreign(asked, &app.cors_origins).map_or(Ok(()), |page| Err(turned_away(&page)))
 }
 
-/// How a caller is called, if it has signed in.
-fn who(caller: &Caller) -> Option<Arc<str>> {
-    caller.identity().is_signed_in().then(|| caller.identity().to_string().into())
-}
-
 /// The rule by which administrators are let in.
 const ADMINS: &str = "auth.admins";
 
@@ -146,7 +141,7 @@ pub async fn admit_admin(app: &AppState, asked: &mut Asked) -> Result<&'static s
     let Err(denied) = app.admin.admit(asked) else { return Ok("http.admin_from") };
     let identified = app.authority.identify(&asked.presented(), &asked.origin()).await;
     let caller = identified.map_err(|refusal| ApiError::refused(&refusal).challenge_basic())?;
-    asked.identity = who(&caller);
+    asked.identity = caller.name();
     if caller.is_admin() {
         Ok(ADMINS)
     } else if !caller.standing().is_configured {
@@ -221,7 +216,7 @@ impl Door<'_> {
         };
         if !caller.standing().is_configured {
             let why = match self.asked.reached_by() {
-                Some(host) if self.asked.is_from_here() && !self.asked.is_well_named => foreign_name(&host),
+                Some(host) if self.asked.is_from_here() && !self.asked.is_well_named => foreign_name(host),
                 _ => "without `auth` in the registry's configuration that takes a request which its own machine sends \
                       straight to it"
                     .to_owned(),
@@ -280,6 +275,6 @@ impl Door<'_> {
         if target.ns.is_none() && self.app.authority.standing().realm.is_none() {
             return name.to_string();
         }
-        self.app.registry.known_as(&target).swap_remove(0)
+        self.app.registry.known_as(&target)[0].clone()
     }
 }

@@ -39,7 +39,7 @@ struct Referrers {
 
 /// `/v2/`: an empty object, as every registry answers; or a challenge, where that is the only way to be given credentials.
 pub fn probe(registry: &Registry, asked: &Asked) -> Result<Response, ApiError> {
-    let is_challenged = registry.challenges(asked.query.first("ns"), asked.host().as_deref());
+    let is_challenged = registry.challenges(asked.query.first("ns"), asked.host.as_deref());
     if is_challenged && asked.credentials().is_none() {
         return Err(ApiError::unauthorized("log in with credentials that the upstream accepts"));
     }

@@ -10,6 +10,7 @@ use base64::prelude::BASE64_STANDARD;
 use http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, HOST, IF_NONE_MATCH, PRAGMA, RANGE, TRANSFER_ENCODING, USER_AGENT,
 };
+use http::uri::Authority;
 use http::{HeaderMap, HeaderName, Method};
 use secrecy::{ExposeSecret as _, SecretString};
 
@@ -71,8 +72,9 @@ pub struct Asked {
     pub headers: HeaderMap,
     /// What stands behind the question mark.
     pub query: Query,
-    /// The host in the request's own line: HTTP/2 has it there, and it wins over a Host header (RFC 9112, 3.2.2).
-    pub authority: Option<String>,
+    /// The host that the client thinks it talks to, in lower case, with its port if one was said: that of the request's own
+    /// line, where HTTP/2 has it, before a Host header (RFC 9112, 3.2.2).
+    pub host: Option<Arc<str>>,
     /// Who asks, as far as the connection and trusted proxies tell.
     pub client: Client,
     /// Whom the client proved to be in its TLS handshake.
@@ -101,7 +103,8 @@ impl Asked {
         let (mut parts, body) = request.into_parts();
         let transport = Transport::of(parts.version, &parts.extensions);
         let query = Query::parse(parts.uri.query().unwrap_or_default());
-        let authority = parts.uri.authority().map(ToString::to_string);
+        let host = parts.uri.authority().map(Authority::as_str).or_else(|| parts.headers.get(HOST)?.to_str().ok());
+        let host = host.map(|host| host.to_ascii_lowercase().into());
         let client = parts.extensions.remove().unwrap_or_default();
         let certificate = parts.extensions.remove();
         let (method, headers) = (parts.method, parts.headers);
@@ -111,7 +114,7 @@ impl Asked {
             method,
             headers,
             query,
-            authority,
+            host,
             client,
             certificate,
             identity: None,
@@ -125,7 +128,7 @@ impl Asked {
         };
         asked.only_stored = asked.says(&[&CACHE_CONTROL], "only-if-cached");
         // Over TLS the certificate has proved the name.
-        asked.is_well_named = asked.client.is_tls || asked.reached_by().is_none_or(|host| names.have(&host));
+        asked.is_well_named = asked.client.is_tls || asked.reached_by().is_none_or(|host| names.have(host));
         (asked, body)
     }
 
@@ -141,11 +144,16 @@ impl Asked {
         let (witness, identity) = (self.witness.clone(), self.identity.clone());
         let credentials = self.credentials();
         let caller = Caller { credentials, identity, insists, only_stored, sight, keeps, witness };
-        Target { name: name.clone(), ns: self.query.first("ns").map(str::to_owned), host: self.host(), caller }
+        Target { name: name.clone(), ns: self.query.first("ns").map(str::to_owned), host: self.host.clone(), caller }
     }
 
     /// The name and password the client was given.
     pub fn credentials(&self) -> Option<Credentials> {
+        // It is asked for with every request, and nearly all that show anything show a token.
+        let scheme = self.headers.get(AUTHORIZATION)?.as_bytes().trim_ascii_start().get(..5)?;
+        if !scheme.eq_ignore_ascii_case(b"basic") {
+            return None;
+        }
         match self.presented() {
             Presented::Password { username, password } => Some(Credentials { username, password }),
             Presented::Nothing | Presented::Token(_) | Presented::Unreadable => None,
@@ -154,7 +162,7 @@ impl Asked {
 
     /// What the client says about who it is (RFC 7617, RFC 6750). Podman's kind of nobody, an empty name with an empty
     /// password, is nobody. Two headers are none that anybody could agree upon.
-    pub fn presented(&self) -> Presented {
+    pub fn presented(&self) -> Presented<'_> {
         let mut given = self.headers.get_all(AUTHORIZATION).iter();
         let Some(value) = given.next() else { return Presented::Nothing };
         if given.next().is_some() || value.len() > AUTHORIZATION_BYTES_MAX {
@@ -173,7 +181,7 @@ impl Asked {
     /// What is told of it to those who listen: nothing that proves anything.
     pub fn testify(&mut self, id: RequestId, identity: Option<&str>) {
         let short = |text: &str| text.chars().take(TOLD_MAX).collect();
-        let host = short(&self.reached_by().unwrap_or_default());
+        let host = short(self.reached_by().unwrap_or_default());
         let user_agent = short(self.text(&USER_AGENT).unwrap_or_default());
         self.witness = Some(Arc::new(Witness {
             id: id.to_string(),
@@ -193,13 +201,8 @@ impl Asked {
     }
 
     /// Host and port by which the client reaches us or a trusted proxy, in lower case.
-    pub fn reached_by(&self) -> Option<String> {
-        self.client.forwarded_host.clone().or_else(|| self.host())
-    }
-
-    /// The host that the client thinks it talks to, in lower case, with its port if one was said.
-    pub fn host(&self) -> Option<String> {
-        self.authority.as_deref().or(self.text(&HOST)).map(str::to_ascii_lowercase)
+    pub fn reached_by(&self) -> Option<&str> {
+        self.client.forwarded_host.as_deref().or(self.host.as_deref())
     }
 
     /// How the client reaches us, as a URL without a path, if it says so in a way that can be said back.
@@ -263,11 +266,11 @@ impl Asked {
 }
 
 /// What an `Authorization` header says; `None` if it is of no kind that is known.
-pub fn presented_in(header: &str) -> Option<Presented> {
+pub fn presented_in(header: &str) -> Option<Presented<'_>> {
     let (scheme, given) = header.trim().split_once(' ')?;
     let given = given.trim();
     if scheme.eq_ignore_ascii_case("bearer") {
-        return (!given.is_empty()).then(|| Presented::Token(given.into()));
+        return (!given.is_empty()).then(|| Presented::Token(given));
     }
     if !scheme.eq_ignore_ascii_case("basic") {
         return None;

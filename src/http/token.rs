@@ -88,8 +88,8 @@ async fn answer(app: &AppState, request: Request, line: &mut Line) -> Result<Res
 }
 
 /// What is asked for, in either form.
-struct Wanted {
-    proof: Proof,
+struct Wanted<'a> {
+    proof: Proof<'a>,
     scopes: Vec<Scope>,
     service: Option<String>,
     /// A refresh token is wanted, too.
@@ -98,13 +98,13 @@ struct Wanted {
     by_get: bool,
 }
 
-enum Proof {
-    Presented(Presented),
+enum Proof<'a> {
+    Presented(Presented<'a>),
     Refresh(SecretString),
 }
 
-impl Wanted {
-    fn of_query(asked: &Asked) -> Self {
+impl<'a> Wanted<'a> {
+    fn of_query(asked: &'a Asked) -> Self {
         Self {
             proof: Proof::Presented(asked.presented()),
             scopes: Scope::parse_all(asked.query.all("scope")),
@@ -114,7 +114,7 @@ impl Wanted {
         }
     }
 
-    fn of_form(asked: &Asked, form: &Query) -> Result<Self, ApiError> {
+    fn of_form(asked: &'a Asked, form: &Query) -> Result<Self, ApiError> {
         let proof = match form.first("grant_type") {
             Some("refresh_token") => {
                 let token = form.first("refresh_token").ok_or_else(|| bad_request("refresh_token is missing"))?;
@@ -138,7 +138,7 @@ impl Wanted {
     }
 }
 
-async fn who(app: &AppState, asked: &Asked, wanted: &Wanted) -> Result<Caller, NoToken> {
+async fn who(app: &AppState, asked: &Asked, wanted: &Wanted<'_>) -> Result<Caller, NoToken> {
     let presented = match &wanted.proof {
         Proof::Refresh(token) => return app.authority.recall(token).await,
         // A token says what it is for; it gets nobody another one.
@@ -155,7 +155,7 @@ async fn who(app: &AppState, asked: &Asked, wanted: &Wanted) -> Result<Caller, N
 
 /// Docker's daemon shows a mirror of its default registry the password for that registry, which is none of ours. Where
 /// everybody may pull what it wants, it gets that; otherwise it would go past the mirror without a word to anybody.
-fn stranger_instead(app: &AppState, asked: &Asked, wanted: &Wanted) -> Option<Caller> {
+fn stranger_instead(app: &AppState, asked: &Asked, wanted: &Wanted<'_>) -> Option<Caller> {
     let stranger = app.authority.stranger(&asked.origin());
     let may_pull = |scope: &Scope| match scope {
         Scope::List => false,

@@ -116,7 +116,7 @@ impl Registry {
     /// Why a manifest of this registry is answered for as it is.
     pub async fn explain(&self, target: &Target, reference: &Reference) -> Result<Explanation, Error> {
         let grounds = Grounds {
-            names: &self.names,
+            names: self.names.names(),
             mirrors: &self.mirrors,
             metadata: &self.depot().metadata,
             now_ms: self.depot().clock.now_ms(),
@@ -142,7 +142,7 @@ impl<'a> Grounds<'a> {
         let route = super::route(self.names, target)?;
         let private = self.private(&route).await?;
         let Route { rule, overlay: is_overlay, is_closed: is_local_only, .. } = route;
-        let (answer, source) = match Place::of(route, private.clone(), self.mirrors) {
+        let (answer, source) = match Place::of(&route, private.clone(), self.mirrors) {
             Place::Local(name) => (self.local(name, reference).await?, None),
             Place::Mirror(source) => (self.mirrored(&source, reference).await?, Some(source)),
             Place::Overlay(name, source) => {

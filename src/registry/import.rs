@@ -36,7 +36,7 @@ impl Registry {
     pub async fn import_link(self: &Arc<Self>, target: &Target, digest: &Digest) -> Result<(), Error> {
         let name = self.importable(target).await?.canonical;
         let unknown = || Error::BlobUnknown { name: name.clone(), digest: *digest };
-        if self.readable(self.depot().metadata.find_mountable(digest).await?, &target.caller.sight).is_empty() {
+        if self.readable(&self.depot().metadata.find_mountable(digest).await?, &target.caller.sight).is_empty() {
             return Err(unknown());
         }
         let (depot, repository, wanted) = (Arc::clone(self.depot()), name.clone(), *digest);
@@ -69,9 +69,9 @@ impl Registry {
 
     /// The upstream's repository that cached content of this name belongs to.
     async fn importable(&self, target: &Target) -> Result<Source, Error> {
-        let route = self.route(target)?;
+        let route = &self.locate(target)?.route;
         let invalid = |reason| Error::NameInvalid { reason };
-        let Some(mirrored) = route.mirrored else {
+        let Some(mirrored) = &route.mirrored else {
             let name = &target.name;
             return Err(invalid(format!(
                 "{name} is no configured upstream's: what is cached here comes from one of those"

@@ -35,7 +35,7 @@ async fn kept_name(names: &Names, metadata: &Metadata, name: &RepositoryName) ->
 impl Registry {
     /// As [`kept_name`], of this registry.
     pub async fn kept_name(&self, name: &RepositoryName) -> Result<RepositoryName, Error> {
-        kept_name(&self.names, &self.depot().metadata, name).await
+        kept_name(self.names.names(), &self.depot().metadata, name).await
     }
 
     /// Keeps a manifest and all that it leads to from eviction and from retention, now and when it comes. Returns the name

@@ -105,7 +105,7 @@ impl Registry {
         content_type: Option<&str>,
         bytes: Bytes,
     ) -> Result<PushedManifest, Error> {
-        let behind = self.readable(self.route(target)?.private, &target.caller.sight);
+        let behind = self.readable(&self.locate(target)?.route.private, &target.caller.sight);
         let name = self.home(target)?;
         let (digest, tags) = match reference {
             Reference::Tag(tag) => (Digest::of(Algorithm::Sha256, &bytes), vec![tag.clone()]),

@@ -4,6 +4,7 @@ mod access;
 mod adoption;
 mod blobs;
 mod caller;
+mod directory;
 mod error;
 pub mod explain;
 mod import;
@@ -31,6 +32,7 @@ use crate::cache::{
     ScrubOptions, Source, SweepOptions, Sweeper, Verifier, Visibility,
 };
 use crate::oci::{Digest, Host, RepositoryName};
+use directory::{Directory, Located};
 
 pub use blobs::{BlobHead, Content, PulledBlob};
 pub use caller::{Caller, Keeps, Sight};
@@ -89,7 +91,7 @@ pub struct Options {
 /// The registry: what every operation works with, made once.
 #[derive(Debug)]
 pub struct Registry {
-    names: Names,
+    names: Directory,
     mirrors: HashMap<Host, Arc<Mirror>>,
     /// Upstreams whose content is not for everyone.
     guarded: Vec<Host>,
@@ -134,12 +136,12 @@ enum Place {
 
 impl Place {
     /// The place of a repository; `private` is the first name of it that somebody pushed to.
-    fn of(route: routing::Route, private: Option<RepositoryName>, mirrors: &HashMap<Host, Arc<Mirror>>) -> Self {
-        match (private, route.mirrored.map(|mirrored| source(mirrored, mirrors))) {
+    fn of(route: &routing::Route, private: Option<RepositoryName>, mirrors: &HashMap<Host, Arc<Mirror>>) -> Self {
+        match (private, route.mirrored.as_ref().map(|mirrored| source(mirrored, mirrors))) {
             (Some(name), Some(source)) if route.overlay => Self::Overlay(name, source),
             (Some(name), _) => Self::Local(name),
             (None, Some(source)) => Self::Mirror(source),
-            (None, None) => Self::Local(route.home),
+            (None, None) => Self::Local(route.home.clone()),
         }
     }
 
@@ -153,9 +155,10 @@ impl Place {
     }
 }
 
-fn source(mirrored: routing::Mirrored, mirrors: &HashMap<Host, Arc<Mirror>>) -> Source {
-    let mirror = Arc::clone(&mirrors[&mirrored.upstream]);
-    Source { mirror, canonical: mirrored.canonical, remote: mirrored.remote, caller: None }
+fn source(mirrored: &routing::Mirrored, mirrors: &HashMap<Host, Arc<Mirror>>) -> Source {
+    let routing::Mirrored { upstream, canonical, remote } = mirrored;
+    let mirror = Arc::clone(&mirrors[upstream]);
+    Source { mirror, canonical: canonical.clone(), remote: remote.clone(), caller: None }
 }
 
 /// Upstreams whose content is not for everyone.
@@ -182,10 +185,15 @@ fn private_names<'a>(route: &'a routing::Route, guarded: &'a [Host]) -> impl Ite
 }
 
 fn route(names: &Names, target: &Target) -> Result<routing::Route, Error> {
-    names.route(target).map_err(|unroutable| match unroutable {
-        routing::Unroutable::TooLong { .. } => Error::NameInvalid { reason: unroutable.to_string() },
-        _ => Error::NameUnknown { name: target.name.to_string(), reason: unroutable.to_string() },
-    })
+    names.route(target).map_err(|unroutable| unroutable_to(&target.name, &unroutable))
+}
+
+fn unroutable_to(name: &RepositoryName, unroutable: &routing::Unroutable) -> Error {
+    let reason = unroutable.to_string();
+    match unroutable {
+        routing::Unroutable::TooLong { .. } => Error::NameInvalid { reason },
+        _ => Error::NameUnknown { name: name.to_string(), reason },
+    }
 }
 
 impl Registry {
@@ -203,7 +211,7 @@ impl Registry {
         let fills = Arc::new(Fills::new(Arc::clone(&depot)));
         let verifier = Verifier::new(Arc::clone(&depot), Arc::clone(&memory));
         Self {
-            names,
+            names: Directory::new(names, &depot.metrics),
             mirrors,
             prefetch: Prefetch::new(Arc::clone(&fills)),
             fills,
@@ -245,7 +253,7 @@ impl Registry {
 
     /// The repository that a push to `target` goes to.
     pub fn home(&self, target: &Target) -> Result<RepositoryName, Error> {
-        let route = self.route(target)?;
+        let route = &self.locate(target)?.route;
         if route.mirrored.is_none() && route.home.as_str().contains(':') {
             let reason = format!(
                 "{} names a registry that is no configured upstream: push to a name without a port",
@@ -258,7 +266,7 @@ impl Registry {
                 format!("{} shows each client what its upstream lets it see: push to another name", route.home);
             return Err(Error::NameInvalid { reason });
         }
-        Ok(route.home)
+        Ok(route.home.clone())
     }
 
     /// What looks whether stored blobs are what their names say.
@@ -271,17 +279,16 @@ impl Registry {
         &self.scrub
     }
 
-    fn route(&self, target: &Target) -> Result<routing::Route, Error> {
-        route(&self.names, target)
+    fn locate(&self, target: &Target) -> Result<Arc<Located>, Error> {
+        self.names.locate(target).map_err(|unroutable| unroutable_to(&target.name, &unroutable))
     }
 
     /// Pushed content answers first, and alone: a name somebody pushed to is never asked of an upstream, unless the
     /// operator laid it over the upstream. What is cached of an upstream that is not for everyone is shown to nobody
     /// before the caller's own credentials have proved good for it; `probe` is what that is tried on.
     async fn place(&self, target: &Target, probe: Probe) -> Result<Place, Error> {
-        let route = self.route(target)?;
-        let private = self.private_name(&route).await?;
-        let mirrored = route.mirrored.clone();
+        let route = &self.locate(target)?.route;
+        let private = self.private_name(route).await?;
         let place = match Place::of(route, private, &self.mirrors) {
             Place::Mirror(source) if self.is_guarded(&source.canonical) => {
                 Place::Mirror(self.admit(target, source, probe).await?)
@@ -291,7 +298,8 @@ impl Registry {
             }
             // Somebody pushed to it before it was guarded, or the operator closed it.
             Place::Local(name) if self.is_guarded(&name) => {
-                let mirrored = mirrored.ok_or_else(|| Error::Unauthorized { name: target.name.clone() })?;
+                let mirrored =
+                    route.mirrored.as_ref().ok_or_else(|| Error::Unauthorized { name: target.name.clone() })?;
                 self.admit(target, source(mirrored, &self.mirrors), probe).await?;
                 Place::Local(name)
             }

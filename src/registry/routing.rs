@@ -4,6 +4,7 @@
 //! component (`ghcr.io/org/app`), or not at all, which means the default upstream with the local names laid over it.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use globset::GlobSet;
 
@@ -21,7 +22,7 @@ pub struct Target {
     /// The value of `?ns=`, if there is one.
     pub ns: Option<String>,
     /// The Host header in lower case, if there is one.
-    pub host: Option<String>,
+    pub host: Option<Arc<str>>,
     /// Who asks; names are the same for everybody.
     pub caller: Caller,
 }
@@ -163,23 +164,25 @@ impl Names {
     }
 
     /// Every name of the repository that a request is about, the one under which its upstream's content is kept first.
-    /// The same for all spellings of one repository. Where no upstream is meant by `?ns=`, the name that it would have there.
-    /// In lower case, because there are upstreams that do not tell cases apart.
-    pub fn known_as(&self, target: &Target) -> Vec<String> {
-        let mut names = self.spellings(target);
+    /// The same for all spellings of one repository. Where no upstream is meant by `?ns=`, which has no route, the name that it
+    /// would have there. In lower case, because there are upstreams that do not tell cases apart.
+    pub fn known_as(&self, target: &Target, route: Option<&Route>) -> Vec<String> {
+        let mut names = route.map_or_else(
+            || {
+                let of = target.ns.iter().map(|ns| format!("{ns}/{}", target.name));
+                of.chain([target.name.to_string()]).collect()
+            },
+            |route| self.spellings(route),
+        );
         for name in &mut names {
             name.make_ascii_lowercase();
         }
         names
     }
 
-    fn spellings(&self, target: &Target) -> Vec<String> {
-        let Ok(route) = self.route(target) else {
-            let of = target.ns.iter().map(|ns| format!("{ns}/{}", target.name));
-            return of.chain([target.name.to_string()]).collect();
-        };
-        let Some((upstream, remote)) = route.upstream else { return vec![route.home.to_string()] };
-        let is_default = self.default.as_ref() == Some(&upstream);
+    fn spellings(&self, route: &Route) -> Vec<String> {
+        let Some((upstream, remote)) = &route.upstream else { return vec![route.home.to_string()] };
+        let is_default = self.default.as_ref() == Some(upstream);
         let short = remote.as_str().strip_prefix("library/").filter(|_| upstream.as_str() == DOCKER_HUB);
         let short = short.filter(|short| !short.contains('/'));
         let mut names = vec![format!("{upstream}/{remote}")];

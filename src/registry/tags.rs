@@ -65,7 +65,7 @@ impl Registry {
             let found = self.depot().metadata.list_repositories(last.as_deref(), n + 1).await?;
             let is_end = found.len() <= n;
             last = found.last().map(ToString::to_string);
-            names.extend(self.readable(found, sight));
+            names.extend(self.readable(&found, sight));
             if is_end {
                 break;
             }

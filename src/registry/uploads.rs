@@ -229,11 +229,11 @@ impl Registry {
         let name = self.home(target)?;
         let (metadata, sight) = (&self.depot().metadata, &target.caller.sight);
         let is_allowed = match from {
-            None => !self.readable(metadata.find_mountable(digest).await?, sight).is_empty(),
+            None => !self.readable(&metadata.find_mountable(digest).await?, sight).is_empty(),
             Some(from) => {
                 let from = Target { name: from.clone(), ns: None, host: None, caller: Caller::default() };
-                let names =
-                    self.names.route(&from).map_or_else(|_| Vec::new(), |route| self.readable(route.private, sight));
+                let located = self.names.locate(&from).ok();
+                let names = located.map(|located| self.readable(&located.route.private, sight)).unwrap_or_default();
                 let mut is_linked = false;
                 for name in &names {
                     is_linked |=

@@ -148,8 +148,8 @@ impl Registry {
 
     /// Where it comes from, nowhere if it was pushed here.
     async fn source_to_warm(&self, order: &Order) -> Result<Option<Source>, Failure> {
-        let route = self.route(&order.target)?;
-        let private = self.private_name(&route).await?;
+        let route = &self.locate(&order.target)?.route;
+        let private = self.private_name(route).await?;
         let source = match Place::of(route, private, &self.mirrors) {
             Place::Local(name) => {
                 return self.local_manifest(&name, &order.reference).await.map(|_| None).map_err(Into::into);

@@ -127,7 +127,7 @@ pub fn check(claims: &Claims, issuer: &str, audience: &str, now_ms: i64) -> Resu
         return Err(Fault::Audience { wanted: audience.to_owned() });
     }
     let expires_ms = time(claims, "exp")?.ok_or(Fault::Claim { claim: "exp".to_owned() })?;
-    if expires_ms.saturating_add(LEEWAY_MS) <= now_ms {
+    if is_over(expires_ms, now_ms) {
         return Err(Fault::Expired);
     }
     for claim in ["nbf", "iat"] {
@@ -136,6 +136,11 @@ pub fn check(claims: &Claims, issuer: &str, audience: &str, now_ms: i64) -> Resu
         }
     }
     Ok(expires_ms)
+}
+
+/// Is the time of a token over that ends then?
+pub const fn is_over(expires_ms: i64, now_ms: i64) -> bool {
+    expires_ms.saturating_add(LEEWAY_MS) <= now_ms
 }
 
 /// The claim that says whose the token is, if it says so, and in a way that can be written into a log.

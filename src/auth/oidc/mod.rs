@@ -14,7 +14,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use globset::GlobSet;
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::SecretString;
 use serde_json::Value;
 use url::Url;
 
@@ -87,9 +87,8 @@ impl Provider {
     }
 
     /// Whose this token is.
-    pub async fn admit(&self, token: &SecretString, clock: &Clock, metrics: &Metrics) -> Result<Job, Refusal> {
+    pub async fn admit(&self, token: &str, clock: &Clock, metrics: &Metrics) -> Result<Job, Refusal> {
         let refused = |fault| Refusal::Foreign { of: format!("auth.oidc.{}", self.options.name), fault };
-        let token = token.expose_secret();
         let wanted = jwt::wanted(token).map_err(refused)?;
         let keys = self.issuer.keys(&wanted, clock, metrics).await.ok_or_else(|| self.is_silent())?;
         let claims = match jwt::verified(token, &wanted, &keys) {

@@ -103,7 +103,7 @@ fn the_first_rule_about_repository_and_identity_decides() {
 #[test]
 fn unconfigured_this_machine_may_do_everything_and_others_pull() {
     let policy = Policy::unconfigured();
-    let of = |identity: &Identity| policy.decide(identity, || panic!("no rule needs names")).allowed;
+    let of = |identity: &Identity| policy.decide(identity, || -> Vec<String> { panic!("no rule needs names") }).allowed;
     assert_eq!(of(&LOCAL), Permissions::ALL);
     assert_eq!(of(&STRANGER), Permissions::PULL);
     assert!(policy.may_list(&STRANGER) && !policy.is_admin(&LOCAL));

@@ -1,7 +1,9 @@
+use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use jsonwebtoken::EncodingKey;
+use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
 use super::*;
@@ -42,7 +44,12 @@ impl Bench {
     }
 
     fn verify(&self, token: &SecretString) -> Result<Arc<Ticket>, Refusal> {
-        self.tokens.verify(token, SERVICE)
+        self.verify_for(token, SERVICE)
+    }
+
+    fn verify_for(&self, token: &SecretString, service: &str) -> Result<Arc<Ticket>, Refusal> {
+        let token = token.expose_secret();
+        self.tokens.recall(token, service).unwrap_or_else(|| self.tokens.verify(token, service))
     }
 
     fn refuses(&self, token: &SecretString, why: &str) {
@@ -52,7 +59,7 @@ impl Bench {
 
 fn ticket() -> Ticket {
     let access = [("docker.io/library/nginx".to_owned(), Permissions::PULL), ("a".to_owned(), Permissions::ALL)];
-    Ticket { subject: "user:alice".to_owned(), access: access.into(), lists: true, ..Ticket::default() }
+    Ticket { subject: "user:alice".into(), access: access.into(), lists: true, ..Ticket::default() }
 }
 
 fn decoded(part: &str) -> Value {
@@ -196,7 +203,7 @@ async fn a_wrong_issuer_or_audience_is_refused() {
     }
     let token = bench.token().await;
     assert!(bench.verify(&token).is_ok());
-    assert_eq!(bench.tokens.verify(&token, "other.test"), Err(Refusal::Token), "it is remembered for one service");
+    assert_eq!(bench.verify_for(&token, "other.test"), Err(Refusal::Token), "it is remembered for one service");
 }
 
 #[tokio::test]
@@ -224,7 +231,7 @@ async fn tokens_outlive_the_process_because_keys_do() {
     let token = bench.token().await;
     let keys = Keys::open(bench.metadata.clone(), bench.clock.clone()).await.unwrap();
     let next = Tokens::new(keys, bench.clock.clone(), &Metrics::new());
-    assert!(next.verify(&token, SERVICE).is_ok());
+    assert!(next.verify(token.expose_secret(), SERVICE).is_ok());
     assert_eq!(bench.metadata.list_signing_keys().await.unwrap().len(), 1);
     assert!(bench.folder.path().exists());
 }

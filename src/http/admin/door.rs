@@ -59,7 +59,7 @@ impl Door {
             return Err(Denied::Address { peer: address });
         }
         if !asked.is_well_named {
-            return Err(Denied::Name { host: asked.reached_by().unwrap_or_default() });
+            return Err(Denied::Name { host: asked.reached_by().unwrap_or_default().to_owned() });
         }
         Ok(())
     }

@@ -26,7 +26,7 @@ fn target(name: &str, ns: Option<&str>, host: Option<&str>) -> Target {
     Target {
         name: name.parse().unwrap(),
         ns: ns.map(str::to_owned),
-        host: host.map(str::to_owned),
+        host: host.map(Into::into),
         caller: Caller::default(),
     }
 }
@@ -139,6 +139,7 @@ proptest! {
         host in prop::option::of("[a-z.]{0,10}"),
     ) {
         let Ok(name) = name.parse() else { return Ok(()) };
+        let host = host.map(Into::into);
         if let Ok(Route { mirrored: Some(mirrored), home, private, .. }) = names().route(&Target { name, ns, host, caller: Caller::default() }) {
             prop_assert!(names().upstreams.contains(&mirrored.upstream));
             prop_assert!(mirrored.canonical.as_str().starts_with(mirrored.upstream.as_str()));

@@ -9,9 +9,8 @@ use libfuzzer_sys::fuzz_target;
 /// RFC 8037, appendix A.2.
 const KEYS: &str = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
 
-static SERVER: LazyLock<TokenServer> = LazyLock::new(|| TokenServer {
-    issuer: "issuer".to_owned(),
-    keys: KeySet::of_jwks(KEYS.as_bytes()).expect("the key can be read"),
+static SERVER: LazyLock<TokenServer> = LazyLock::new(|| {
+    TokenServer::new("issuer".to_owned(), KeySet::of_jwks(KEYS.as_bytes()).expect("the key can be read"))
 });
 
 fuzz_target!(|text: &str| {
