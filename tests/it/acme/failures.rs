@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use futures::{StreamExt as _, stream};
+
 use super::{NEAR_ITS_END, advance, asks_at_s, issued, registry, until_ended, until_shown};
 use crate::support::acme::{FakeAcme, Fault};
 use crate::support::front::Front;
@@ -10,6 +12,8 @@ use crate::tls::Client;
 
 /// Longer than any wait after the first failures.
 const A_WHILE: Duration = Duration::from_mins(20);
+/// Directories that answer wrongly side by side: an attempt is mostly waiting.
+const CASES_AT_A_TIME: usize = 7;
 
 #[tokio::test]
 async fn an_unreachable_directory_neither_stops_the_start_nor_the_old_certificate() {
@@ -108,7 +112,7 @@ async fn whatever_a_directory_answers_is_a_failure_with_a_name_and_the_certifica
     let html = Fault { status: 500, headers: String::new(), body: "<h1>oops</h1>".to_owned() };
     let nothing = Fault { status: 200, headers: String::new(), body: "{}".to_owned() };
     let endless = Fault { status: 200, headers: String::new(), body: "x".repeat(300 * 1024) };
-    for (endpoint, fault, result) in [
+    let cases = [
         ("directory", html.clone(), "invalid"),
         ("directory", nothing.clone(), "invalid"),
         ("directory", endless, "invalid"),
@@ -123,7 +127,8 @@ async fn whatever_a_directory_answers_is_a_failure_with_a_name_and_the_certifica
         ("finalize", html.clone(), "invalid"),
         ("certificate", html, "invalid"),
         ("certificate", Fault { status: 200, headers: String::new(), body: "nothing".to_owned() }, "unusable"),
-    ] {
+    ];
+    let each = stream::iter(cases).for_each_concurrent(CASES_AT_A_TIME, async |(endpoint, fault, result)| {
         let acme = FakeAcme::start().await;
         println!("{endpoint}: {}", fault.status);
         acme.fails(endpoint, fault);
@@ -134,7 +139,8 @@ async fn whatever_a_directory_answers_is_a_failure_with_a_name_and_the_certifica
         until_ended(&registry, "issued", 1).await;
         until_shown(&registry, &acme).await;
         registry.finish().await;
-    }
+    });
+    each.await;
 }
 
 #[tokio::test]
