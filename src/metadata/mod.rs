@@ -198,6 +198,7 @@ impl Metadata {
         let opened = async {
             copies::check_small(&mut connection, &path).await?;
             migrate(&mut connection, &path).await?;
+            writer::pause_in_long_statements(&mut connection).await.map_err(|source| Error::opening(&path, source))?;
             match names {
                 Some(record) => {
                     let opened = Recording::open(&mut connection, record).await;

@@ -27,6 +27,10 @@ use crate::fault;
 
 /// Commands that may wait before senders have to.
 const QUEUE_MAX: usize = 1024;
+/// Steps of SQLite's machine, a third of a millisecond or so, after which a statement that goes on lets others have the
+/// processor, and for how long. The statements of a push or a pull end long before.
+const STEPS_AT_A_STRETCH: i32 = 4000;
+const PAUSE: Duration = Duration::from_micros(50);
 
 /// When a batch takes no further command and commits.
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +57,17 @@ pub(super) enum Failure {
     Stopped,
     /// The command or its batch failed and left nothing behind.
     Sql(Arc<sqlx::Error>),
+}
+
+/// Has statements that change many rows (evictions, sweeps, retention) do so in short stretches: a thread that never waits keeps
+/// its processor until the kernel's next tick, milliseconds later, and pulls wait behind it.
+pub(super) async fn pause_in_long_statements(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    let pause = || {
+        std::thread::sleep(PAUSE);
+        true
+    };
+    connection.lock_handle().await?.set_progress_handler(STEPS_AT_A_STRETCH, pause);
+    Ok(())
 }
 
 /// The handle to the writer task.

@@ -18,8 +18,9 @@ use crate::metadata::BlobRow;
 use crate::oci::{Digest, EventKind, EventTarget};
 use crate::report::Chain;
 
-/// Cached blobs looked at per round of eviction.
-const CANDIDATES_MAX: usize = 256;
+/// Cached blobs looked at per round of eviction. More would share the syncs of its steps, of which there are few enough, and
+/// keep a thread busy for longer while pulls wait for it.
+const CANDIDATES_MAX: usize = 64;
 
 impl Room {
     /// Can so much be freed? What is held open counts as cached but does not go, and nothing is to go in vain.
