@@ -22,8 +22,10 @@ pub mod cli;
 pub mod config;
 
 pub mod clock;
+pub mod crowd;
 pub mod fault;
 pub mod metrics;
 pub mod outbound;
+mod pause;
 pub mod report;
 pub mod telemetry;

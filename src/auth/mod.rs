@@ -212,9 +212,12 @@ impl Authority {
         }
         Ok(match ticket.subject.split_once(':') {
             None if &*ticket.subject == "anonymous" => nobody,
-            Some(("user", name)) if standing.accounts.hash(name).is_some() => standing.user(name),
+            Some(("user", name)) if ticket.mark.is_some() && ticket.mark.as_deref() == standing.accounts.mark(name) => {
+                standing.user(name)
+            }
             Some(("robot", name)) => {
-                let grant = self.robots.grant(name, self.clock.now_ms()).ok_or(Refusal::Token)?;
+                let grant =
+                    self.robots.grant(name, ticket.mark.as_deref(), self.clock.now_ms()).ok_or(Refusal::Token)?;
                 Identity::Robot { name: name.to_owned(), grant }
             }
             // Whoever copies the token has not got the certificate.
@@ -244,8 +247,13 @@ impl Authority {
         let standing = caller.standing();
         let mut ticket = Ticket::new(&caller.identity().to_string());
         let mut lifetime = standing.token_lifetime;
-        if let Identity::Job { provider, expires_ms, .. } = caller.identity() {
-            ticket.mark = standing.providers.find(provider).map(|provider| provider.mark().to_owned());
+        ticket.mark = match caller.identity() {
+            Identity::User { name, .. } => standing.accounts.mark(name).map(str::to_owned),
+            Identity::Robot { name, .. } => self.robots.mark(name),
+            Identity::Job { provider, .. } => standing.providers.find(provider).map(|known| known.mark().to_owned()),
+            Identity::Anonymous { .. } | Identity::Certificate { .. } => None,
+        };
+        if let Identity::Job { expires_ms, .. } = caller.identity() {
             // Ours ends with the one that it was issued for.
             let left_ms = u64::try_from(expires_ms - self.clock.now_ms()).unwrap_or(0);
             lifetime = lifetime.min(Duration::from_millis(left_ms)).max(Duration::from_secs(1));

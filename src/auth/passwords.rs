@@ -15,7 +15,9 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::Semaphore;
 
 use super::Refusal;
+use super::secret::{digest_of, mark_of};
 use super::throttle::{self, Throttle};
+use crate::crowd::Crowd;
 use crate::metrics::Metrics;
 
 /// Successes remembered at most, and for how long.
@@ -25,6 +27,8 @@ const VERIFIED_FOR: Duration = Duration::from_mins(1);
 const CHECKS_MAX: usize = 2;
 /// Checks that may wait for their turn; further ones are told to come back.
 const CHECKS_WAITING_MAX: usize = 64;
+/// The same of one client, so that there is room for the others.
+const CHECKS_PER_CLIENT_MAX: usize = 8;
 /// The longest name and password that are looked at.
 const NAME_BYTES_MAX: usize = 255;
 const PASSWORD_BYTES_MAX: usize = 1024;
@@ -35,9 +39,15 @@ const DECOY: &str = "$2y$12$abcdefghijklmnopqrstuuGsjVJ7bSMCCbQ/6ZSYu7hlyZ7v3DH1
 /// The users and their hashes.
 #[derive(Clone, Debug)]
 pub struct Accounts {
-    hashes: HashMap<String, SecretString>,
+    users: HashMap<String, User>,
     /// What an unknown user's password is compared with.
     decoy: SecretString,
+}
+
+#[derive(Clone, Debug)]
+struct User {
+    hash: SecretString,
+    mark: String,
 }
 
 impl Accounts {
@@ -47,12 +57,19 @@ impl Accounts {
         // `$2y$12$…`: of one length, so the dearest is the greatest.
         let cost = |hash: &SecretString| hash.expose_secret().get(4..6).unwrap_or_default().to_owned();
         let dearest = hashes.values().max_by_key(|hash| cost(hash)).cloned();
-        Self { decoy: dearest.unwrap_or_else(|| DECOY.into()), hashes }
+        let decoy = dearest.unwrap_or_else(|| DECOY.into());
+        let user = |(name, hash)| (name, User { mark: mark_of(&digest_of(&hash)), hash });
+        Self { decoy, users: hashes.into_iter().map(user).collect() }
     }
 
     /// The hash of a user's password.
     pub fn hash(&self, name: &str) -> Option<&SecretString> {
-        self.hashes.get(name)
+        self.users.get(name).map(|user| &user.hash)
+    }
+
+    /// What tells a user's password from an earlier one.
+    pub(super) fn mark(&self, name: &str) -> Option<&str> {
+        self.users.get(name).map(|user| &*user.mark)
     }
 }
 
@@ -63,6 +80,7 @@ pub struct Passwords {
     throttle: Throttle,
     checks: Arc<Semaphore>,
     waiting: Semaphore,
+    crowd: Arc<Crowd>,
 }
 
 impl Passwords {
@@ -71,6 +89,7 @@ impl Passwords {
         metrics.limit("passwords_verified_max", VERIFIED_MAX);
         metrics.limit("password_checks_max", CHECKS_MAX as u64);
         metrics.limit("password_checks_waiting_max", CHECKS_WAITING_MAX as u64);
+        metrics.limit("password_checks_per_client_max", CHECKS_PER_CLIENT_MAX as u64);
         metrics.limit("password_failures_max", throttle::ENTRIES_MAX);
         Self {
             key: hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).expect("the system has random bytes"),
@@ -78,6 +97,7 @@ impl Passwords {
             throttle: Throttle::new(),
             checks: Arc::new(Semaphore::new(CHECKS_MAX)),
             waiting: Semaphore::new(CHECKS_MAX + CHECKS_WAITING_MAX),
+            crowd: Arc::new(Crowd::new(CHECKS_PER_CLIENT_MAX)),
         }
     }
 
@@ -101,7 +121,9 @@ impl Passwords {
         if let Some(wait) = self.throttle.wait(name, address, now_ms) {
             return Err(Refusal::Throttled { wait });
         }
-        let _place = self.waiting.try_acquire().map_err(|_| Refusal::Throttled { wait: Duration::from_secs(1) })?;
+        let busy = Refusal::Throttled { wait: Duration::from_secs(1) };
+        let _seat = address.map(|address| self.crowd.enter(address).ok_or_else(|| busy.clone())).transpose()?;
+        let _place = self.waiting.try_acquire().map_err(|_| busy)?;
         let turn = Arc::clone(&self.checks).acquire_owned().await.expect("the semaphore is never closed");
         let (password, hash) = (password.clone(), known.unwrap_or(&accounts.decoy).clone());
         let fits = tokio::task::spawn_blocking(move || {

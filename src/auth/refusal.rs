@@ -60,6 +60,9 @@ pub enum Error {
     /// The index could not be read or written.
     #[error("using the index")]
     Metadata(#[from] metadata::Error),
+    /// More was asked for than a token can say.
+    #[error("a token for all of that would be too long to be shown: ask for fewer repositories at a time")]
+    TokenTooLong,
     /// The cryptographic library failed.
     #[error("signing a token")]
     Signing,

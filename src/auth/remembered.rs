@@ -1,23 +1,39 @@
 //! Tokens that were verified: the same one comes with every request of a client, and its signature costs more than the answer.
 //!
-//! They are kept as they came and wiped when they go. The time that a look takes tells nobody anything: a guess is compared
-//! with a token only if it has the same hash of 64 bits, whose seed is this process's own.
+//! They are kept as they came and wiped when they go. What is compared is compared in constant time.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use quick_cache::Equivalent;
+use aws_lc_rs::constant_time::verify_slices_are_equal;
 use quick_cache::sync::Cache;
+use quick_cache::{Equivalent, Weighter};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::tokens::Ticket;
 
-/// Tokens remembered at most.
-pub(super) const TOKENS_MAX: usize = 10_000;
+/// What remembered tokens take at most, about: some ten thousand usual ones.
+pub(super) const BYTES_MAX: u64 = 16 << 20;
+/// What an entry takes beyond its words.
+const ENTRY_BYTES: u64 = 512;
+/// A token is a third longer than what it says, which is kept beside it, in words of their own.
+const TIMES_ITS_LENGTH: u64 = 3;
+/// How long a usual token is.
+const USUAL_BYTES: u64 = 400;
 
 /// What tokens are good for that were shown lately.
-pub(super) struct Remembered(Cache<Token, Arc<Ticket>>);
+pub(super) struct Remembered(Cache<Token, Arc<Ticket>, ByLength>);
+
+/// What a token and its ticket take.
+#[derive(Clone)]
+struct ByLength;
+
+impl Weighter<Token, Arc<Ticket>> for ByLength {
+    fn weight(&self, token: &Token, _: &Arc<Ticket>) -> u64 {
+        ENTRY_BYTES + TIMES_ITS_LENGTH * token.0.expose_secret().len() as u64
+    }
+}
 
 struct Token(SecretString);
 
@@ -27,7 +43,8 @@ struct Shown<'a>(&'a str);
 impl Remembered {
     /// None yet.
     pub fn new() -> Self {
-        Self(Cache::new(TOKENS_MAX))
+        let usual = BYTES_MAX / (ENTRY_BYTES + TIMES_ITS_LENGTH * USUAL_BYTES);
+        Self(Cache::with_weighter(usize::try_from(usual).unwrap_or(usize::MAX), BYTES_MAX, ByLength))
     }
 
     /// What this token is good for, if it was verified for `service`. Whether its time is over is for the caller to say.
@@ -46,9 +63,15 @@ impl Remembered {
     }
 }
 
+impl Token {
+    fn is(&self, other: &str) -> bool {
+        verify_slices_are_equal(self.0.expose_secret().as_bytes(), other.as_bytes()).is_ok()
+    }
+}
+
 impl PartialEq for Token {
     fn eq(&self, other: &Self) -> bool {
-        self.0.expose_secret() == other.0.expose_secret()
+        self.is(other.0.expose_secret())
     }
 }
 
@@ -68,7 +91,7 @@ impl Hash for Shown<'_> {
 
 impl Equivalent<Token> for Shown<'_> {
     fn equivalent(&self, token: &Token) -> bool {
-        self.0 == token.0.expose_secret()
+        token.is(self.0)
     }
 }
 

@@ -12,7 +12,7 @@ use tracing::error;
 
 use super::Error;
 use super::policy::{Grant, Permission, Permissions};
-use super::secret::{digest_of, new_secret};
+use super::secret::{digest_of, mark_of, new_secret};
 use crate::metadata::{Metadata, RobotRow};
 
 /// What a robot's user name begins with: no user's has a plus sign.
@@ -84,6 +84,7 @@ struct Known {
     robot: Robot,
     grant: Grant,
     digest: Vec<u8>,
+    mark: String,
 }
 
 /// All robots.
@@ -151,9 +152,16 @@ impl Robots {
         Ok(self.metadata.delete_robot(name).await?)
     }
 
-    /// What a robot may do, if there is one of that name and its time has not come.
-    pub(super) fn grant(&self, name: &str, now_ms: i64) -> Option<Grant> {
-        self.known().get(name).filter(|known| known.is_alive(now_ms)).map(|known| known.grant.clone())
+    /// What a robot may do, if there is one of that name and mark and its time has not come.
+    pub(super) fn grant(&self, name: &str, mark: Option<&str>, now_ms: i64) -> Option<Grant> {
+        let known = self.known();
+        let known = known.get(name).filter(|known| mark == Some(&known.mark) && known.is_alive(now_ms));
+        known.map(|known| known.grant.clone())
+    }
+
+    /// What tells a robot from an earlier one of the same name.
+    pub(super) fn mark(&self, name: &str) -> Option<String> {
+        self.known().get(name).map(|known| known.mark.clone())
     }
 
     /// The same for who shows its token. A name that is not there costs what one does that is.
@@ -181,6 +189,7 @@ impl Known {
         Some(Self {
             robot: Robot { name: row.name, allow, repositories, created_ms, expires_ms },
             grant,
+            mark: mark_of(&row.digest),
             digest: row.digest,
         })
     }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::keys::Keys;
 use super::policy::{Permission, Permissions};
-use super::remembered::{Remembered, TOKENS_MAX};
+use super::remembered::{BYTES_MAX, Remembered};
 use super::secret::new_name;
 use super::{Error, Refusal};
 use crate::clock::Clock;
@@ -59,7 +59,8 @@ pub struct Ticket {
     pub lists: bool,
     /// For whom it was meant.
     pub(super) service: String,
-    /// The settings under which it was issued to a job.
+    /// What proved whose it is, as far as that may change: the settings under which a job was believed, a user's password, a
+    /// robot's secret.
     pub(super) mark: Option<String>,
     /// It was issued by a token server that is not ours.
     pub(super) is_of_another: bool,
@@ -88,7 +89,7 @@ pub(super) struct Tokens {
 
 impl Tokens {
     pub fn new(keys: Keys, clock: Clock, metrics: &Metrics) -> Self {
-        metrics.limit("tokens_verified_max", TOKENS_MAX as u64);
+        metrics.limit("tokens_verified_max_bytes", BYTES_MAX);
         Self { keys, verified: Remembered::new(), clock }
     }
 
@@ -115,6 +116,9 @@ impl Tokens {
         let key = self.keys.current().await?;
         let header = Header { kid: Some(key.id.clone()), ..Header::new(Algorithm::ES256) };
         let token = encode(&header, &claims, &key.signing).map_err(|_| Error::Signing)?;
+        if token.len() > TOKEN_BYTES_MAX {
+            return Err(Error::TokenTooLong);
+        }
         Ok(Issued { token: token.into(), issued_ms, lifetime })
     }
 

@@ -14,12 +14,12 @@ mod staging;
 mod writer;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::fault;
 use crate::oci::{Digest, Digester, UploadId};
+use crate::pause::pause;
 use crate::storage::{self, Store};
 
 pub use crate::storage::FileSize;
@@ -33,9 +33,8 @@ pub use reader::{BlobPin, BlobReader, Growth, Progress, Standing};
 pub use staging::Staging;
 pub use writer::{BlobWriter, Committed, Proven, Suspended};
 
-/// Files that are removed, each by some ten microseconds of work, before others have the processor, and for how long.
-const REMOVED_AT_A_STRETCH: usize = 8;
-const REMOVAL_PAUSE: Duration = Duration::from_micros(50);
+/// Files that are removed, each by some ten microseconds of work, before others have the processor.
+const REMOVED_AT_A_STRETCH: usize = 4;
 
 /// Why a blob could not be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -177,15 +176,14 @@ impl Blobs {
         blocking("removing a blob", move || store.remove(&store.blob_path(&digest)).map_err(Error::Storage)).await
     }
 
-    /// Removes the bytes of many, in order, a few at a stretch: a thread that never waits keeps its processor until the kernel's
-    /// next tick, and pulls wait behind it. Returns those that could not be removed. An error says nothing of any of them: the
-    /// process ends.
+    /// Removes the bytes of many, in order, a few at a stretch. Returns those that could not be removed. An error says nothing of
+    /// any of them: the process ends.
     pub async fn remove_all(&self, digests: Vec<Digest>) -> Result<Vec<(Digest, Error)>, Error> {
         let store = Arc::clone(&self.store);
         let remove = move || {
             let failed = digests.into_iter().enumerate().filter_map(|(nth, digest)| {
                 if nth > 0 && nth.is_multiple_of(REMOVED_AT_A_STRETCH) {
-                    std::thread::sleep(REMOVAL_PAUSE);
+                    pause();
                 }
                 let removed = store.remove(&store.blob_path(&digest)).map_err(Error::Storage);
                 fault::point("removal: one of many gone");

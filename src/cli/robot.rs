@@ -131,7 +131,7 @@ fn tell(done: Done, json: bool, out: &mut impl Write) -> anyhow::Result<()> {
         Done::Listed(listed) => {
             writeln!(out, "{:<24} {:<16} {:<24} REPOSITORIES", "ROBOT", "MAY", "UNTIL")?;
             for robot in listed.robots {
-                let until = robot.expires_at.map_or_else(|| "revoked".to_owned(), |moment| moment.to_string());
+                let until = robot.expires_at.map_or_else(|| "-".to_owned(), |moment| moment.to_string());
                 let (allow, repositories) = (robot.allow.join(","), robot.repositories.join(" "));
                 writeln!(out, "{:<24} {allow:<16} {until:<24} {repositories}", robot.name)?;
             }

@@ -13,6 +13,8 @@ use super::{
 
 /// Docker's clients renew a token that says less as if it were one minute old.
 const TOKEN_LIFETIME_MIN: Duration = Duration::from_mins(1);
+/// The keys that sign tokens are kept for two days longer than they sign.
+const TOKEN_LIFETIME_MAX: Duration = Duration::from_hours(24);
 
 impl Check<'_> {
     /// Who may do what, and whether there is somebody to sign in.
@@ -69,6 +71,9 @@ impl Check<'_> {
     fn tokens(&mut self, auth: &Auth) {
         if auth.token_lifetime < TOKEN_LIFETIME_MIN {
             self.refuse(KeyPath::of(&["auth", "token_lifetime"]), Fault::ShortToken);
+        }
+        if auth.token_lifetime > TOKEN_LIFETIME_MAX {
+            self.refuse(KeyPath::of(&["auth", "token_lifetime"]), Fault::LongToken);
         }
         if auth.refresh_lifetime < TOKEN_LIFETIME_MIN {
             self.refuse(KeyPath::of(&["auth", "refresh_lifetime"]), Fault::ShortToken);

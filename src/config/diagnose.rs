@@ -177,6 +177,9 @@ pub enum Fault {
     /// A token that ends before clients expect it.
     #[error("must be at least 1m, which clients take for granted")]
     ShortToken,
+    /// A token that goes on for days.
+    #[error("must be at most 24h: refresh_lifetime says for how long a login counts")]
+    LongToken,
     /// A name of this service that would break the challenge.
     #[error("must be a word of letters, digits, `.`, `-`, `_`, `:` and `/`")]
     Service,

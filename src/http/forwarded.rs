@@ -15,7 +15,8 @@ static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-prot
 static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// Headers by which a request says that somebody else sent it on.
-const SAYING_SO: [&str; 3] = ["forwarded", "x-forwarded-for", "x-real-ip"];
+const SAYING_SO: [&str; 6] =
+    ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip", "via"];
 
 /// Who asks, as far as it is known. It is in the extensions of every request that came over a connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

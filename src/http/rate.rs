@@ -13,8 +13,8 @@ use moka::sync::Cache;
 use tracing::debug;
 
 use super::forwarded::Client;
-use super::server::crowd::one_client;
 use super::{ApiError, AppState};
+use crate::crowd::one_client;
 
 /// Serves a request, unless its client has sent too many.
 pub async fn limited(State(app): State<AppState>, request: Request, next: Next) -> Response {

@@ -8,7 +8,8 @@ use axum::body::Body as RequestBody;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, HOST, IF_NONE_MATCH, PRAGMA, RANGE, TRANSFER_ENCODING, USER_AGENT,
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, Entry, HOST, IF_NONE_MATCH, PRAGMA, RANGE, TRANSFER_ENCODING,
+    USER_AGENT,
 };
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, Method};
@@ -107,7 +108,10 @@ impl Asked {
         let host = host.map(|host| host.to_ascii_lowercase().into());
         let client = parts.extensions.remove().unwrap_or_default();
         let certificate = parts.extensions.remove();
-        let (method, headers) = (parts.method, parts.headers);
+        let (method, mut headers) = (parts.method, parts.headers);
+        if let Entry::Occupied(mut given) = headers.entry(AUTHORIZATION) {
+            given.iter_mut().for_each(|value| value.set_sensitive(true));
+        }
         let (sight, keeps) = (Sight::default(), Keeps::default());
         let (insists, only_stored) = (false, false);
         let mut asked = Self {

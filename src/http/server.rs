@@ -12,7 +12,6 @@
 //! rest of a preface, and leaves most of a TLS hello unread, so that closing would reset the client before it reads
 //! the answer.
 
-pub mod crowd;
 mod life;
 mod stalls;
 

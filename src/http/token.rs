@@ -19,7 +19,7 @@ use super::gate;
 use super::patience;
 use super::query::Query;
 use super::request::Asked;
-use crate::auth::{Caller, Issued, NoToken, Permission, Presented, Refusal, Scope};
+use crate::auth::{Caller, Error, Issued, NoToken, Permission, Presented, Refusal, Scope};
 use crate::oci::{ErrorCode, RepositoryName};
 use crate::registry::Target;
 
@@ -71,6 +71,7 @@ async fn answer(app: &AppState, request: Request, line: &mut Line) -> Result<Res
     let id = line.id;
     let failed = |no: NoToken| match no {
         NoToken::Refused(refusal) => ApiError::refused(&refusal).challenge_basic(),
+        NoToken::Failed(error @ Error::TokenTooLong) => bad_request(&error.to_string()),
         NoToken::Failed(error) => ApiError::internal(&error, &id.to_string()),
     };
     let caller = who(app, &asked, &wanted).await.map_err(failed)?;

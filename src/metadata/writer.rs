@@ -24,13 +24,13 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::names::Recording;
 use crate::fault;
+use crate::pause::pause;
 
 /// Commands that may wait before senders have to.
 const QUEUE_MAX: usize = 1024;
 /// Steps of SQLite's machine, a third of a millisecond or so, after which a statement that goes on lets others have the
-/// processor, and for how long. The statements of a push or a pull end long before.
+/// processor. The statements of a push or a pull end long before.
 const STEPS_AT_A_STRETCH: i32 = 4000;
-const PAUSE: Duration = Duration::from_micros(50);
 
 /// When a batch takes no further command and commits.
 #[derive(Clone, Copy, Debug)]
@@ -59,14 +59,13 @@ pub(super) enum Failure {
     Sql(Arc<sqlx::Error>),
 }
 
-/// Has statements that change many rows (evictions, sweeps, retention) do so in short stretches: a thread that never waits keeps
-/// its processor until the kernel's next tick, milliseconds later, and pulls wait behind it.
+/// Has statements that change many rows (evictions, sweeps, retention) do so in short stretches.
 pub(super) async fn pause_in_long_statements(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-    let pause = || {
-        std::thread::sleep(PAUSE);
+    let go_on = || {
+        pause();
         true
     };
-    connection.lock_handle().await?.set_progress_handler(STEPS_AT_A_STRETCH, pause);
+    connection.lock_handle().await?.set_progress_handler(STEPS_AT_A_STRETCH, go_on);
     Ok(())
 }
 

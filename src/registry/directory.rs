@@ -13,7 +13,7 @@ use crate::metrics::Metrics;
 use crate::oci::RepositoryName;
 
 /// Repositories remembered at most, each by every spelling that clients use.
-const LOCATED_MAX: usize = 10_000;
+const LOCATED_MAX: usize = 4096;
 /// The longest `?ns=` and the longest host of a request that is remembered: no real one is longer.
 const WORD_BYTES_MAX: usize = 255;
 

@@ -119,6 +119,9 @@ async fn the_admin_api_believes_a_trusted_proxy_and_nobody_else() {
         let answer = registry.send(Call::get("/api/v1/fills").header(header, value)).await;
         assert_eq!(answer.status(), status, "{header}: {value}");
     }
+    let silent = registry.get("/api/v1/fills").await;
+    assert_eq!(silent.status(), 403, "a proxy that does not say for whom it asks");
+    assert!(silent.message().contains("http.trusted_proxies"), "{}", silent.message());
     registry.finish().await;
 }
 

@@ -31,6 +31,15 @@ pub enum Denied {
         /// The header that says so.
         header: &'static str,
     },
+    /// A trusted proxy sent it and does not say for whom.
+    #[error(
+        "{peer} is in http.trusted_proxies, and this request does not say for whom it comes from there: have the proxy set \
+         X-Forwarded-For, ask as an administrator (auth.admins), or ask from another address in http.admin_from"
+    )]
+    Proxy {
+        /// The proxy.
+        peer: IpAddr,
+    },
     /// It has the right address and calls us by a name that may be somebody else's.
     #[error("{}", foreign_name(host))]
     Name {
@@ -55,6 +64,10 @@ impl Door {
             return Err(Denied::Forwarded { header });
         }
         let address = asked.client.address.ok_or(Denied::Unknown)?;
+        // One that says nothing may speak for anybody.
+        if asked.client.is_proxy {
+            return Err(Denied::Proxy { peer: address });
+        }
         if !contain(&self.from, address) {
             return Err(Denied::Address { peer: address });
         }
@@ -132,7 +145,7 @@ mod tests {
     #[test]
     fn a_proxy_in_front_lets_nobody_in() {
         let door = Door::new(vec!["0.0.0.0/0".parse().unwrap()]);
-        for header in ["forwarded", "x-forwarded-for", "x-real-ip"] {
+        for header in ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip", "via"] {
             let forwarded = asked(Some("127.0.0.1:1"), &[(header, "10.0.0.1")]);
             assert_eq!(door.admit(&forwarded), Err(Denied::Forwarded { header }));
         }
@@ -149,5 +162,10 @@ mod tests {
         }
         let local = asked_through(&["127.0.0.1/32"], Some("127.0.0.1:1"), &[("x-forwarded-for", "198.51.100.1")]);
         assert!(door.admit(&local).is_err(), "a proxy on this machine lends its address to nobody");
+        for headers in [&[][..], &[("x-forwarded-for", "127.0.0.1")]] {
+            let silent = asked_through(&["127.0.0.1/32"], Some("127.0.0.1:1"), headers);
+            let denied = Denied::Proxy { peer: "127.0.0.1".parse().unwrap() };
+            assert_eq!(door.admit(&silent), Err(denied), "it does not say for whom it asks");
+        }
     }
 }

@@ -21,9 +21,9 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::crowd::Crowd;
 use super::stalls::{Stalls, Watched};
 use super::{Answering, Answers, ServerOptions};
+use crate::crowd::Crowd;
 use crate::http::connection::{AbortHandle, Connection};
 use crate::http::forwarded::{Client, contain};
 use crate::http::opening::{self, ANSWER_TO_PLAIN, ANSWER_TO_TLS, Protocol};

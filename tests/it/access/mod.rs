@@ -12,6 +12,7 @@ mod tokens;
 mod trail;
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -24,13 +25,12 @@ use crate::support::registry::TestRegistry;
 
 /// What nobody can guess, and everybody here knows.
 const PASSWORD: &str = "correct horse";
+/// One for all, since with another hash a password is another one.
+static HASH: LazyLock<String> = LazyLock::new(|| bcrypt::hash(PASSWORD, 4).expect("a password can be hashed"));
 
 /// alice is of team-a, bob of nothing, root an administrator; whoever has signed in may do everything where no rule is.
 fn auth() -> Auth {
-    let user = |name: &str| Account {
-        name: name.to_owned(),
-        password: bcrypt::hash(PASSWORD, 4).expect("a password can be hashed").into(),
-    };
+    let user = |name: &str| Account { name: name.to_owned(), password: HASH.as_str().into() };
     Auth {
         htpasswd: Some(Htpasswd { file: "htpasswd".into(), users: ["alice", "bob", "root"].map(user).into() }),
         groups: BTreeMap::from([("team-a".to_owned(), vec!["alice".to_owned()])]),

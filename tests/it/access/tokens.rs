@@ -221,3 +221,44 @@ async fn a_mount_tells_which_token_it_takes_and_is_an_upload_for_who_may_not_see
     assert_eq!(registry.send(cancel).await.status(), 204);
     registry.finish().await;
 }
+
+#[tokio::test]
+async fn a_token_ends_with_the_password_or_the_robot_that_it_was_issued_for() {
+    let mut registry = secured(public()).await;
+    let pull = |token: &str| Call::get(&manifest_path("team-a/app", "v1")).header("authorization", token);
+    let alice = bearer(&registry, Some("alice"), &["repository:team-a/app:pull"]).await;
+    let as_robot = async |registry: &TestRegistry| {
+        let (name, secret) = robot(registry, "ci", &["pull"], &["team-a/**"]).await;
+        let call = Call::get("/token?scope=repository:team-a/app:pull");
+        let answer = registry.send(call.header("authorization", &basic(&name, &secret))).await;
+        format!("Bearer {}", answer.json()["token"].as_str().unwrap())
+    };
+    let leaked = as_robot(&registry).await;
+    for token in [&alice, &leaked] {
+        assert_eq!(registry.send(pull(token)).await.status(), 200);
+    }
+    assert_eq!(registry.send(Call::new("DELETE", "/api/v1/robots/ci")).await.status(), 204);
+    let made_anew = as_robot(&registry).await;
+    assert_eq!(registry.send(pull(&made_anew)).await.status(), 200);
+    assert_eq!(registry.send(pull(&leaked)).await.status(), 401, "a robot of that name had it, and not this one");
+    let mut changed = public();
+    changed.htpasswd.as_mut().unwrap().users[0].password = bcrypt::hash("another", 4).unwrap().into();
+    registry.reconfigure(|config| config.auth = Some(changed)).await;
+    assert_eq!(registry.send(pull(&alice)).await.status(), 401, "alice had another password then");
+    registry.finish().await;
+}
+
+#[tokio::test]
+async fn what_a_token_cannot_say_is_not_issued() {
+    let registry = secured(public()).await;
+    let scope = |number: usize| format!("repository:open/{number}{}:pull", "x".repeat(200));
+    let scopes: Vec<String> = (0..40).map(scope).collect();
+    let scopes: Vec<&str> = scopes.iter().map(String::as_str).collect();
+    let refused = ask_token(&registry, None, &scopes).await;
+    assert_eq!(refused.status(), 400, "{:?}", refused.body);
+    assert!(refused.message().contains("fewer repositories"), "{}", refused.message());
+    let token = bearer(&registry, None, &scopes[..10]).await;
+    let list = Call::get("/v2/").header("authorization", &token);
+    assert_eq!(registry.send(list).await.status(), 200, "what is issued counts");
+    registry.finish().await;
+}

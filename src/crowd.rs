@@ -1,18 +1,18 @@
-//! How many connections each client has.
+//! How much of something each client has: connections, passwords that are being checked.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Counts connections by client.
+/// Counts by client.
 #[derive(Debug)]
 pub struct Crowd {
     each_max: usize,
-    /// Only who has some is in here, so there are never more entries than connections.
+    /// Only who has some is in here, so there are never more entries than seats.
     present: Mutex<HashMap<IpAddr, usize>>,
 }
 
-/// The right to one connection, given back when dropped.
+/// The right to one more, given back when dropped.
 #[derive(Debug)]
 pub struct Seat {
     crowd: Arc<Crowd>,
