@@ -40,7 +40,7 @@ impl Server {
             &config,
             format!(
                 "http: {{listen: \"{addr}\"}}\nstorage: {{path: {}, min_free: 0, max_size: 9TiB, scrub_rate_max: 0}}\n\
-                 cache: {{max_size: {cache_max}, revalidate_after: 7d}}\nlog: {{format: json}}\n\
+                 cache: {{max_size: {cache_max}, revalidate_after: 20years}}\nlog: {{format: json}}\n\
                  upstreams: {{docker.io: {{url: \"http://127.0.0.1:1\", default: true, retries: 0}}}}\n",
                 dir.join("store").display()
             ),
