@@ -100,6 +100,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (9, "quotas", include_str!("migrations/0009_quotas.sql")),
     // Not 7, which is free: a store at 9 would look complete to whoever asks it read-only.
     (10, "webhooks", include_str!("migrations/0010_webhooks.sql")),
+    (11, "names_public", include_str!("migrations/0011_names_public.sql")),
 ];
 
 /// How long to wait for a lock of the file. Only another process can hold one: a backup, or somebody's `sqlite3`.

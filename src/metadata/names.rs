@@ -77,6 +77,9 @@ impl Names {
             ["private", repo] => {
                 self.private.insert(repo.parse().ok()?);
             }
+            ["public", repo] => {
+                self.private.remove(&repo.parse().ok()?);
+            }
             ["manifest", repo, digest, media_type] => {
                 self.manifests.insert((repo.parse().ok()?, digest_of(digest)?), media_type.to_owned());
             }

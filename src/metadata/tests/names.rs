@@ -184,3 +184,17 @@ async fn a_damaged_index_is_told_from_one_that_cannot_be_opened() {
     assert!(!open(&folder.path().join("absent")).await.unwrap_err().is_damage());
     open(folder.path()).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_repository_that_is_nobodys_again_is_nobodys_in_the_record_too() {
+    let (folder, record) = (tempfile::tempdir().unwrap(), Arc::new(InMemory::default()));
+    let index = open_with(folder.path(), &record).await;
+    push(&index, "m", &[], Pushed).await.unwrap();
+    assert_eq!(record.names().private, [repo("r")].into());
+    index.delete_manifest(&repo("r"), &digest("m")).await.unwrap();
+    for blob in ["m", "a"] {
+        index.unlink_blob(&repo("r"), &digest(blob)).await.unwrap();
+    }
+    assert!(index.delete_empty_repository(&repo("r")).await.unwrap());
+    assert!(record.names().private.is_empty(), "its upstream would never be asked again once the index is lost");
+}
