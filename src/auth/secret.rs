@@ -8,8 +8,10 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 /// Random bytes in a secret.
 const RANDOM_BYTES: usize = 32;
+/// Random bytes in a name.
+const NAME_BYTES: usize = 9;
 /// Bytes of a digest that tell two secrets of one name apart.
-const MARK_BYTES: usize = 9;
+const MARK_BYTES: usize = 6;
 
 /// A new secret that begins with `prefix`, by which people and scanners see what it is.
 pub(super) fn new_secret(prefix: &str) -> SecretString {
@@ -20,7 +22,9 @@ pub(super) fn new_secret(prefix: &str) -> SecretString {
 
 /// A name that no other thing has: short, because it is in every token, which is in every request.
 pub(super) fn new_name() -> String {
-    BASE64_URL_SAFE_NO_PAD.encode(uuid::Uuid::new_v4().as_bytes())
+    let mut random = [0; NAME_BYTES];
+    SystemRandom::new().fill(&mut random).expect("the system has random bytes");
+    BASE64_URL_SAFE_NO_PAD.encode(random)
 }
 
 /// What a token says of the secret for which it was issued, so that it ends with that: a few letters, since nobody can choose

@@ -172,7 +172,7 @@ impl Asked {
         if given.next().is_some() || value.len() > AUTHORIZATION_BYTES_MAX {
             return Presented::Unreadable;
         }
-        value.to_str().ok().and_then(presented_in).unwrap_or(Presented::Unreadable)
+        std::str::from_utf8(value.as_bytes()).ok().and_then(presented_in).unwrap_or(Presented::Unreadable)
     }
 
     /// Where it comes from. What somebody sent on of whom nobody trusted speaks comes from nowhere in particular, and so does
