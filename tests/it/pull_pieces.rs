@@ -214,8 +214,9 @@ async fn a_long_transfer_takes_turns_with_those_who_wait() {
     let small_path = blob_path(REPOSITORY, &small_digest);
     let asked = registry.get(&small_path);
     let release = async {
-        // A fill that is known is not yet in the line, and a piece that ends before it is there is followed by the next one.
-        let small_waits = "entrepot_transfers{upstream=\"hub.example\",state=\"waiting\"} 1";
+        // Beside a further stream of the large one. A fill that is only known is not yet in the line, and a piece that ends before
+        // it is there is followed by the next one.
+        let small_waits = "entrepot_transfers{upstream=\"hub.example\",state=\"waiting\"} 2";
         registry.until("the small one waits", |registry| registry.metrics().contains(small_waits)).await;
         assert_eq!(fake.requests().len(), 1, "there is one connection");
         // One piece of the large one.
