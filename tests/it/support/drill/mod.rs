@@ -191,7 +191,7 @@ impl Drill {
         let now = OnDisk::of(&self.store());
         let metrics = process.send(Call::get("/metrics")).await;
         self.tally.drift.extend(now.drift(Told::by_metrics(&String::from_utf8_lossy(&metrics.body))));
-        let (continued, wrong) = self.origin.continue_fills(process.address, left, &now).await;
+        let (continued, wrong) = self.origin.continue_fills(process.address, left, &self.store()).await;
         self.tally.continued += continued;
         self.tally.drift.extend(wrong);
         for pusher in &mut self.pushers {

@@ -1,6 +1,7 @@
 //! The upstream's images, and clients that pull them: what looks complete must be what the upstream has.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -102,9 +103,11 @@ impl Origin {
     }
 
     /// Pulls what a crash left half-fetched. Returns how many fills went on where they were, and what is wrong with the others.
-    pub async fn continue_fills(&self, address: SocketAddr, left: &OnDisk, now: &OnDisk) -> (usize, Vec<String>) {
+    /// Room for one may take what is left of another: what there is of a fill is looked up just before it is asked for.
+    pub async fn continue_fills(&self, address: SocketAddr, left: &OnDisk, store: &Path) -> (usize, Vec<String>) {
         let (mut continued, mut wrong) = (0, Vec::new());
         for (name, length) in left.partial_fills().filter(|(_, length)| *length > 0).take(CONTINUED_MAX) {
+            let now = OnDisk::of(store);
             // What was written ahead of the front is cut away at start.
             let from = now.partial_fills().find(|(other, _)| other == &name).map_or(0, |(_, length)| length);
             let blobs = || self.images.iter().flat_map(|image| &image.blobs);
