@@ -25,6 +25,7 @@ pub mod clock;
 pub mod crowd;
 pub mod fault;
 pub mod metrics;
+pub mod near;
 pub mod outbound;
 mod pause;
 pub mod report;

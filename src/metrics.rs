@@ -1,18 +1,20 @@
 //! Every metric, declared once; labels come from `as_str()` of the enums, so log, header and metric use the same words.
 
-use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, Recorder as _, with_local_recorder};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+
+use crate::near::Near;
 
 /// The metrics of one server. Handles are made once: recording is an atomic addition.
 #[derive(Clone)]
 pub struct Metrics {
     recorder: Arc<PrometheusRecorder>,
     handle: PrometheusHandle,
-    ended: Arc<RwLock<HashMap<Ended, Counted>>>,
+    /// What each thread has counted with.
+    ended: Arc<Near<Ended, Arc<Counted>>>,
     /// Fills running now.
     pub fills_in_flight: Gauge,
     /// Bytes received from upstreams by fills.
@@ -37,8 +39,12 @@ pub struct Metrics {
 /// words.
 type Ended = (&'static str, &'static str, Option<u16>);
 
+/// Combinations of labels that each thread has at hand.
+const ENDED_MAX: usize = 64;
+/// Counters stay where they are.
+const ALWAYS: u64 = 0;
+
 /// What is counted of requests with the same labels.
-#[derive(Clone)]
 struct Counted {
     requests: Counter,
     sent_bytes: Counter,
@@ -86,7 +92,7 @@ impl Metrics {
         Self {
             recorder,
             handle,
-            ended: Arc::default(),
+            ended: Arc::new(Near::new(ENDED_MAX)),
             fills_in_flight,
             fill_bytes,
             evicted_bytes,
@@ -102,10 +108,9 @@ impl Metrics {
     /// A request to `/v2/` or `/api/` ended; `None` if its client left before there was an answer.
     pub fn request(&self, action: &'static str, outcome: &'static str, status: Option<u16>, sent_bytes: u64) {
         let ended = (action, outcome, status);
-        let known = self.ended.read().unwrap_or_else(PoisonError::into_inner).get(&ended).cloned();
-        let counted = known.unwrap_or_else(|| {
-            let counted = self.counted(ended);
-            self.ended.write().unwrap_or_else(PoisonError::into_inner).insert(ended, counted.clone());
+        let counted = self.ended.get(&ended, ALWAYS).unwrap_or_else(|| {
+            let counted = Arc::new(self.counted(ended));
+            self.ended.put(ended, Arc::clone(&counted), ALWAYS);
             counted
         });
         counted.requests.increment(1);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::policy::{Decision, Permission};
 use super::tokens::Ticket;
 use super::{Identity, Standing};
+use crate::near::Held;
 
 /// Who sent a request.
 #[derive(Clone, Debug)]
@@ -12,7 +13,7 @@ pub struct Caller {
     identity: Identity,
     /// The token it showed, if it showed one: it may do no more than that was issued for.
     ticket: Option<Arc<Ticket>>,
-    standing: Arc<Standing>,
+    standing: Held<Standing>,
 }
 
 /// Whether something is allowed.
@@ -27,7 +28,7 @@ pub enum Verdict {
 }
 
 impl Caller {
-    pub(super) const fn new(identity: Identity, ticket: Option<Arc<Ticket>>, standing: Arc<Standing>) -> Self {
+    pub(super) const fn new(identity: Identity, ticket: Option<Arc<Ticket>>, standing: Held<Standing>) -> Self {
         Self { identity, ticket, standing }
     }
 

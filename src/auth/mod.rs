@@ -28,6 +28,7 @@ mod token_server;
 mod tokens;
 
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -36,6 +37,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use crate::clock::Clock;
 use crate::metadata::{Metadata, RefreshTokenRow};
 use crate::metrics::Metrics;
+use crate::near::{Held, Near};
 use crate::oci::RepositoryName;
 
 pub use caller::{Caller, Verdict};
@@ -78,6 +80,10 @@ pub struct Origin {
 #[derive(Debug)]
 pub struct Authority {
     standing: RwLock<Arc<Standing>>,
+    /// Counts the replacements of the standing.
+    version: AtomicU64,
+    /// The standing, as each thread holds it: all its requests count at one place, and not at one for all threads.
+    near: Near<(), Held<Standing>>,
     passwords: Passwords,
     tokens: Tokens,
     robots: Robots,
@@ -96,6 +102,8 @@ impl Authority {
         let keys = Keys::open(metadata.clone(), clock.clone()).await?;
         Ok(Self {
             standing: RwLock::new(Arc::new(standing)),
+            version: AtomicU64::new(0),
+            near: Near::new(1),
             passwords: Passwords::new(metrics),
             tokens: Tokens::new(keys, clock.clone(), metrics),
             robots: Robots::open(metadata.clone()).await?,
@@ -110,11 +118,18 @@ impl Authority {
         let mut current = self.standing.write().unwrap_or_else(PoisonError::into_inner);
         standing.providers.inherit(&current.providers);
         *current = Arc::new(standing);
+        self.version.fetch_add(1, Ordering::Release);
     }
 
     /// What is configured now.
-    pub fn standing(&self) -> Arc<Standing> {
-        Arc::clone(&self.standing.read().unwrap_or_else(PoisonError::into_inner))
+    pub fn standing(&self) -> Held<Standing> {
+        let version = self.version.load(Ordering::Acquire);
+        if let Some(held) = self.near.get(&(), version) {
+            return held;
+        }
+        let held = Held::of(Arc::clone(&self.standing.read().unwrap_or_else(PoisonError::into_inner)));
+        self.near.put((), held.clone(), version);
+        held
     }
 
     /// The robots.
@@ -140,7 +155,9 @@ impl Authority {
                 let identity = standing.certified(origin).unwrap_or(nobody);
                 Ok(Caller::new(identity, None, standing))
             }
-            Presented::Password { username, password } => self.sign_in(standing, username, password, origin).await,
+            Presented::Password { username, password } => {
+                Box::pin(self.sign_in(standing, username, password, origin)).await
+            }
             Presented::Token(token) => self.admit(standing, token, origin).await,
             Presented::Unreadable => Err(Refusal::Unreadable),
         }
@@ -148,7 +165,7 @@ impl Authority {
 
     async fn sign_in(
         &self,
-        standing: Arc<Standing>,
+        standing: Held<Standing>,
         username: &str,
         password: &SecretString,
         origin: &Origin,
@@ -168,7 +185,7 @@ impl Authority {
 
     /// The job whose token this is, if it says that one of the providers has issued it. Of several that have the same
     /// issuer the first that takes it counts.
-    async fn vouched_for(&self, standing: &Arc<Standing>, token: &str) -> Option<Result<Caller, Refusal>> {
+    async fn vouched_for(&self, standing: &Held<Standing>, token: &str) -> Option<Result<Caller, Refusal>> {
         if standing.providers.is_empty() {
             return None;
         }
@@ -178,7 +195,7 @@ impl Authority {
             match provider.admit(token, &self.clock, &self.metrics).await {
                 Ok(job) => {
                     let identity = standing.job(provider.name(), &job.subject, job.expires_ms);
-                    return Some(Ok(Caller::new(identity, None, Arc::clone(standing))));
+                    return Some(Ok(Caller::new(identity, None, standing.clone())));
                 }
                 // A token for somebody else's audience says less about what is wrong than one for ours.
                 Err(Refusal::Foreign { fault: Fault::Audience { .. }, .. }) if refused.is_some() => {}
@@ -189,11 +206,11 @@ impl Authority {
     }
 
     /// Who shows a token is who it was issued to, as that one is now.
-    async fn admit(&self, standing: Arc<Standing>, token: &str, origin: &Origin) -> Result<Caller, Refusal> {
+    async fn admit(&self, standing: Held<Standing>, token: &str, origin: &Origin) -> Result<Caller, Refusal> {
         let ours = standing.token_server.is_none().then(|| self.tokens.recall(token, &standing.service)).flatten();
         let ticket = if let Some(ticket) = ours {
             ticket?
-        } else if let Some(admitted) = self.vouched_for(&standing, token).await {
+        } else if let Some(admitted) = Box::pin(self.vouched_for(&standing, token)).await {
             return admitted;
         } else if let Some(server) = &standing.token_server {
             server.verify(token, &standing.service, self.clock.now_ms())?

@@ -86,12 +86,12 @@ impl Manifests {
 
     /// A manifest of this repository that is in the store.
     pub async fn find(&self, name: &RepositoryName, digest: &Digest) -> Result<Option<Arc<StoredManifest>>, Error> {
-        self.memory.manifest(name, digest, self.read(name, digest)).await
+        self.memory.manifest(name, digest, async || self.read(name, digest).await).await
     }
 
     /// What a tag of this repository names, as far as the store knows.
     pub async fn find_tag(&self, name: &RepositoryName, tag: &Tag) -> Result<Option<Arc<TagRow>>, Error> {
-        self.memory.tag(name, tag, async { Ok(self.depot.metadata.find_tag(name, tag).await?) }).await
+        self.memory.tag(name, tag, async || Ok(self.depot.metadata.find_tag(name, tag).await?)).await
     }
 
     async fn read(&self, name: &RepositoryName, digest: &Digest) -> Result<Option<Arc<StoredManifest>>, Error> {
@@ -120,7 +120,7 @@ impl Manifests {
         if let Some(manifest) = self.find(&source.canonical, digest).await? {
             return Ok(PulledManifest { manifest, outcome: Outcome::Hit, stale: None });
         }
-        self.fetch(source, &Reference::Digest(*digest)).await
+        Box::pin(self.fetch(source, &Reference::Digest(*digest))).await
     }
 
     /// Fetches what is not here, once for all who ask at the same time.

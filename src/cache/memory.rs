@@ -3,6 +3,8 @@
 //! Nothing here is the truth: losing any of it costs a query. A value read from the index just before a change could
 //! reach the memory just after it; the epoch keeps it out, so that a reader sees every change that was acknowledged.
 
+use std::hash::Hash;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -11,6 +13,7 @@ use quick_cache::{DefaultHashBuilder, Equivalent, OptionsBuilder, UnitWeighter, 
 
 use super::Error;
 use crate::metadata::TagRow;
+use crate::near::Near;
 use crate::oci::{Digest, MediaType, RepositoryName, Tag};
 
 /// Entries of the small maps.
@@ -21,6 +24,11 @@ const ENTRY_BYTES: u64 = 512;
 const SHARDS_MAX: u64 = 8;
 /// What such a part of the manifests holds at least: the largest manifest has to fit into one.
 const SHARD_BYTES_MIN: u64 = 8 << 20;
+/// Small values that each thread has for itself.
+const NEAR_MAX: usize = 4096;
+/// Manifests that each thread has for itself, and their size: nearly all are smaller.
+const NEAR_MANIFESTS_MAX: usize = 512;
+const NEAR_MANIFEST_BYTES_MAX: usize = 16 * 1024;
 
 /// A manifest, ready to be sent.
 #[derive(Debug, PartialEq, Eq)]
@@ -40,24 +48,40 @@ impl StoredManifest {
     pub fn new(digest: Digest, media_type: MediaType, bytes: Bytes) -> Arc<Self> {
         Arc::new(Self { digest_text: digest.to_string(), digest, media_type, bytes })
     }
+
+    /// The same in memory of its own, unless that is too much.
+    fn copied(&self) -> Option<Arc<Self>> {
+        let is_small = self.bytes.len() <= NEAR_MANIFEST_BYTES_MAX;
+        is_small.then(|| Self::new(self.digest, self.media_type.clone(), Bytes::copy_from_slice(&self.bytes)))
+    }
 }
 
 /// The memory of one server.
 ///
-/// Its maps are read for every request, some more than once: a read must cost little and write nothing that all cores
-/// share, so they are not of the kind that keeps an exact order of use.
+/// What loads a value is made only when that is needed, and in memory of its own: it would make the future of every request
+/// as large as a query is.
+///
+/// Its maps are read for every request, some more than once: a read must cost little, so they are not of the kind that keeps
+/// an exact order of use, and each thread has copies of what it lately read, which hold until anything is forgotten.
 #[derive(Debug)]
 pub struct Memory {
-    epoch: Mutex<u64>,
-    private: Map<RepositoryName, bool>,
-    tags: Map<(RepositoryName, Tag), Arc<TagRow>>,
-    manifests: Map<(RepositoryName, Digest), Arc<StoredManifest>, ByBytes>,
+    epoch: AtomicU64,
+    /// Held while the epoch moves, and while something read from the index enters.
+    entering: Mutex<()>,
+    private: Layered<RepositoryName, bool>,
+    tags: Layered<(RepositoryName, Tag), Arc<TagRow>>,
+    manifests: Layered<(RepositoryName, Digest), Arc<StoredManifest>, ByBytes>,
 }
 
-type Map<K, V, W = UnitWeighter> = Cache<K, V, W>;
+/// What all threads share, and the copies of each.
+#[derive(Debug)]
+struct Layered<K: Send, V: Send, W = UnitWeighter> {
+    near: Near<K, V>,
+    shared: Cache<K, V, W>,
+}
 
 /// A manifest's weight in its map.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 struct ByBytes;
 
 impl Weighter<(RepositoryName, Digest), Arc<StoredManifest>> for ByBytes {
@@ -76,29 +100,50 @@ impl<T: Eq> Equivalent<(RepositoryName, T)> for Of<'_, T> {
     }
 }
 
-/// A map of entries that weigh `weight_max` at most together.
-fn map<K, V, W>(shards: u64, entries_max: usize, weight_max: u64, weigh: W) -> Map<K, V, W>
+impl<K, V, W> Layered<K, V, W>
 where
-    K: Eq + std::hash::Hash,
-    V: Clone,
+    K: Clone + Eq + Hash + Send,
+    V: Clone + Send,
     W: Weighter<K, V> + Clone,
 {
-    let mut options = OptionsBuilder::new();
-    let shards = usize::try_from(shards.clamp(1, SHARDS_MAX)).unwrap_or(1);
-    options.shards(shards).estimated_items_capacity(entries_max).weight_capacity(weight_max);
-    let options = options.build().expect("both capacities are given");
-    Cache::with_options(options, weigh, DefaultHashBuilder::default(), DefaultLifecycle::default())
+    /// Entries that weigh `weight_max` at most together, and copies of `near_max` of them for each thread.
+    fn new(shards: u64, entries_max: usize, weight_max: u64, weigh: W, near_max: usize) -> Self {
+        let mut options = OptionsBuilder::new();
+        let shards = usize::try_from(shards.clamp(1, SHARDS_MAX)).unwrap_or(1);
+        options.shards(shards).estimated_items_capacity(entries_max).weight_capacity(weight_max);
+        let options = options.build().expect("both capacities are given");
+        let shared = Cache::with_options(options, weigh, DefaultHashBuilder::default(), DefaultLifecycle::default());
+        Self { near: Near::new(near_max), shared }
+    }
+
+    /// What is remembered. `epoch` is from before this call; `copy` makes what shares nothing with the original, if there is
+    /// to be a copy.
+    fn get<Q>(&self, key: &Q, epoch: u64, own: impl FnOnce() -> K, copy: impl FnOnce(&V) -> Option<V>) -> Option<V>
+    where
+        Q: Hash + Equivalent<K>,
+    {
+        if let Some(value) = self.near.get(key, epoch) {
+            return Some(value);
+        }
+        let value = self.shared.get(key)?;
+        if let Some(copy) = copy(&value) {
+            self.near.put(own(), copy, epoch);
+        }
+        Some(value)
+    }
 }
 
 impl Memory {
     /// An empty memory that keeps at most so many bytes of manifests.
     pub fn new(manifests_max_bytes: u64) -> Self {
         let manifests_max = usize::try_from(manifests_max_bytes / ENTRY_BYTES).unwrap_or(usize::MAX);
+        let manifest_shards = manifests_max_bytes / SHARD_BYTES_MIN;
         Self {
-            epoch: Mutex::new(0),
-            private: map(SHARDS_MAX, ENTRIES_MAX, ENTRIES_MAX as u64, UnitWeighter),
-            tags: map(SHARDS_MAX, ENTRIES_MAX, ENTRIES_MAX as u64, UnitWeighter),
-            manifests: map(manifests_max_bytes / SHARD_BYTES_MIN, manifests_max, manifests_max_bytes, ByBytes),
+            epoch: AtomicU64::new(0),
+            entering: Mutex::default(),
+            private: Layered::new(SHARDS_MAX, ENTRIES_MAX, ENTRIES_MAX as u64, UnitWeighter, NEAR_MAX),
+            tags: Layered::new(SHARDS_MAX, ENTRIES_MAX, ENTRIES_MAX as u64, UnitWeighter, NEAR_MAX),
+            manifests: Layered::new(manifest_shards, manifests_max, manifests_max_bytes, ByBytes, NEAR_MANIFESTS_MAX),
         }
     }
 
@@ -106,14 +151,14 @@ impl Memory {
     pub async fn is_private(
         &self,
         name: &RepositoryName,
-        load: impl Future<Output = Result<bool, Error>>,
+        load: impl AsyncFnOnce() -> Result<bool, Error>,
     ) -> Result<bool, Error> {
-        if let Some(private) = self.private.get(name) {
+        let epoch = self.epoch();
+        if let Some(private) = self.private.get(name, epoch, || name.clone(), |private| Some(*private)) {
             return Ok(private);
         }
-        let epoch = self.epoch();
-        let private = load.await?;
-        self.remember(epoch, || self.private.insert(name.clone(), private));
+        let private = Box::pin(load()).await?;
+        self.remember(epoch, || self.private.shared.insert(name.clone(), private));
         Ok(private)
     }
 
@@ -122,14 +167,14 @@ impl Memory {
         &self,
         name: &RepositoryName,
         tag: &Tag,
-        load: impl Future<Output = Result<Option<TagRow>, Error>>,
+        load: impl AsyncFnOnce() -> Result<Option<TagRow>, Error>,
     ) -> Result<Option<Arc<TagRow>>, Error> {
-        if let Some(row) = self.tags.get(&Of(name, tag)) {
+        let (epoch, own) = (self.epoch(), || (name.clone(), tag.clone()));
+        if let Some(row) = self.tags.get(&Of(name, tag), epoch, own, |row| Some(Arc::new(TagRow::clone(row)))) {
             return Ok(Some(row));
         }
-        let epoch = self.epoch();
-        let Some(row) = load.await?.map(Arc::new) else { return Ok(None) };
-        self.remember(epoch, || self.tags.insert((name.clone(), tag.clone()), Arc::clone(&row)));
+        let Some(row) = Box::pin(load()).await?.map(Arc::new) else { return Ok(None) };
+        self.remember(epoch, || self.tags.shared.insert(own(), Arc::clone(&row)));
         Ok(Some(row))
     }
 
@@ -138,55 +183,56 @@ impl Memory {
         &self,
         name: &RepositoryName,
         digest: &Digest,
-        load: impl Future<Output = Result<Option<Arc<StoredManifest>>, Error>>,
+        load: impl AsyncFnOnce() -> Result<Option<Arc<StoredManifest>>, Error>,
     ) -> Result<Option<Arc<StoredManifest>>, Error> {
-        if let Some(manifest) = self.manifests.get(&Of(name, digest)) {
+        let (epoch, own) = (self.epoch(), || (name.clone(), *digest));
+        if let Some(manifest) = self.manifests.get(&Of(name, digest), epoch, own, |manifest| manifest.copied()) {
             return Ok(Some(manifest));
         }
-        let epoch = self.epoch();
-        let Some(manifest) = load.await? else { return Ok(None) };
-        self.remember(epoch, || self.manifests.insert((name.clone(), *digest), Arc::clone(&manifest)));
+        let Some(manifest) = Box::pin(load()).await? else { return Ok(None) };
+        self.remember(epoch, || self.manifests.shared.insert(own(), Arc::clone(&manifest)));
         Ok(Some(manifest))
     }
 
     /// To be called after a repository became private, and before that is acknowledged.
     pub fn forget_repository(&self, name: &RepositoryName) {
-        self.forget(|| self.private.remove(name));
+        self.forget(|| self.private.shared.remove(name));
     }
 
     /// To be called after a tag moved or went, and before that is acknowledged.
     pub fn forget_tag(&self, name: &RepositoryName, tag: &Tag) {
-        self.forget(|| self.tags.remove(&Of(name, tag)));
+        self.forget(|| self.tags.shared.remove(&Of(name, tag)));
     }
 
     /// To be called after a manifest and the tags naming it went, and before that is acknowledged.
     pub fn forget_manifest(&self, name: &RepositoryName, digest: &Digest) {
         self.forget(|| {
-            self.manifests.remove(&Of(name, digest));
-            self.tags.retain(|(repository, _), row| row.digest != *digest || repository != name);
+            self.manifests.shared.remove(&Of(name, digest));
+            self.tags.shared.retain(|(repository, _), row| row.digest != *digest || repository != name);
         });
     }
 
     /// To be called after a blob's bytes were found to be wrong: whatever repository has them for a manifest.
     pub fn forget_bytes(&self, digest: &Digest) {
-        self.forget(|| self.manifests.retain(|(_, of), _| of != digest));
+        self.forget(|| self.manifests.shared.retain(|(_, of), _| of != digest));
     }
 
     fn epoch(&self) -> u64 {
-        *self.epoch.lock().unwrap_or_else(PoisonError::into_inner)
+        self.epoch.load(Ordering::Acquire)
     }
 
     fn remember(&self, since: u64, insert: impl FnOnce()) {
-        let epoch = self.epoch.lock().unwrap_or_else(PoisonError::into_inner);
-        if *epoch == since {
+        let _entering = self.entering.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.epoch() == since {
             insert();
         }
     }
 
+    /// The new epoch begins when what is to be forgotten is gone: whoever sees it can copy none of that.
     fn forget<T>(&self, invalidate: impl FnOnce() -> T) {
-        let mut epoch = self.epoch.lock().unwrap_or_else(PoisonError::into_inner);
-        *epoch += 1;
+        let _entering = self.entering.lock().unwrap_or_else(PoisonError::into_inner);
         invalidate();
+        self.epoch.fetch_add(1, Ordering::Release);
     }
 }
 
@@ -198,12 +244,48 @@ mod tests {
     async fn a_value_read_before_a_change_does_not_enter_after_it() {
         let memory = Memory::new(1 << 20);
         let name: RepositoryName = "team/app".parse().unwrap();
-        let read_then_changed = async {
+        let read_then_changed = async || {
             memory.forget_repository(&name);
             Ok(false)
         };
         assert!(!memory.is_private(&name, read_then_changed).await.unwrap());
-        assert!(memory.is_private(&name, async { Ok(true) }).await.unwrap(), "the old value was kept");
-        assert!(memory.is_private(&name, async { Ok(false) }).await.unwrap(), "the new value was not kept");
+        assert!(memory.is_private(&name, async || Ok(true)).await.unwrap(), "the old value was kept");
+        assert!(memory.is_private(&name, async || Ok(false)).await.unwrap(), "the new value was not kept");
+    }
+
+    #[tokio::test]
+    async fn what_a_thread_has_copied_is_forgotten_with_the_rest() {
+        let memory = Memory::new(1 << 20);
+        let (name, tag): (RepositoryName, Tag) = ("team/app".parse().unwrap(), "v1".parse().unwrap());
+        let stored = |bytes: &'static [u8]| {
+            let digest = Digest::of(crate::oci::Algorithm::Sha256, bytes);
+            StoredManifest::new(digest, MediaType::new("application/json"), Bytes::from_static(bytes))
+        };
+        let (first, second) = (stored(b"first"), stored(b"second"));
+        let row = |manifest: &StoredManifest| TagRow {
+            name: tag.clone(),
+            digest: manifest.digest,
+            provenance: crate::metadata::Provenance::Pushed,
+            checked_ms: 0,
+            updated_ms: 0,
+        };
+        let nothing = async || Ok(None);
+        for now in [&first, &second] {
+            assert!(!memory.is_private(&name, async || Ok(false)).await.unwrap());
+            memory.forget_repository(&name);
+            assert!(memory.is_private(&name, async || Ok(true)).await.unwrap());
+            memory.tag(&name, &tag, async || Ok(Some(row(now)))).await.unwrap();
+            memory.manifest(&name, &now.digest, async || Ok(Some(Arc::clone(now)))).await.unwrap();
+            for _ in 0..3 {
+                assert_eq!(memory.tag(&name, &tag, nothing).await.unwrap().unwrap().digest, now.digest);
+                assert_eq!(memory.manifest(&name, &now.digest, async || Ok(None)).await.unwrap().as_ref(), Some(now));
+                assert!(memory.is_private(&name, async || Ok(false)).await.unwrap());
+            }
+            memory.forget_tag(&name, &tag);
+            assert_eq!(memory.tag(&name, &tag, nothing).await.unwrap(), None);
+            memory.forget_bytes(&now.digest);
+            assert_eq!(memory.manifest(&name, &now.digest, async || Ok(None)).await.unwrap(), None);
+            memory.forget_repository(&name);
+        }
     }
 }

@@ -20,6 +20,10 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// All of them, those of most answers first.
+    pub const ALL: [Self; 7] =
+        [Self::Hit, Self::Local, Self::Revalidated, Self::Miss, Self::Coalesced, Self::Stale, Self::Bypass];
+
     /// The word in header, log and metric.
     pub const fn as_str(self) -> &'static str {
         match self {

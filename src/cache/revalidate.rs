@@ -89,17 +89,17 @@ impl Manifests {
             }
             (Decision::ServeStale, Some(row)) => {
                 let reason = if is_offline { OFFLINE } else { BUDGET };
-                match self.stale(source, &row, reason).await? {
+                match Box::pin(self.stale(source, &row, reason)).await? {
                     Some(answer) => Ok(answer),
                     None if is_offline => Err(offline()),
-                    None => self.fetch(source, &Reference::Tag(tag.clone())).await,
+                    None => Box::pin(self.fetch(source, &Reference::Tag(tag.clone()))).await,
                 }
             }
             (Decision::Revalidate { may_serve_stale }, Some(row)) => {
-                self.revalidate(source, tag, &row, may_serve_stale, confirm_now).await
+                Box::pin(self.revalidate(source, tag, &row, may_serve_stale, confirm_now)).await
             }
             (Decision::Unavailable, _) => Err(offline()),
-            _ => self.fetch(source, &Reference::Tag(tag.clone())).await,
+            _ => Box::pin(self.fetch(source, &Reference::Tag(tag.clone()))).await,
         }
     }
 

@@ -17,7 +17,9 @@ use tracing::info;
 use super::audit::{Known, Notes};
 use super::forwarded::Client;
 use super::request::RequestId;
+use super::v2::outcome_of;
 use super::{AppState, admin, route};
+use crate::oci::RepositoryName;
 use crate::registry::{Outcome, Staleness};
 
 /// What a request turned out to want.
@@ -75,7 +77,7 @@ pub struct Line {
 
 impl Line {
     /// The line of a request that has just come in.
-    pub fn begin(app: &AppState, request: &Request) -> Self {
+    pub fn begin(app: &AppState, request: &Request, client: &Client) -> Self {
         Self {
             id: app.request_ids.next(),
             operation: None,
@@ -83,7 +85,7 @@ impl Line {
             notes: app.audit.is_some().then(Box::default),
             method: request.method().clone(),
             path: request.uri().path().to_owned(),
-            client: request.extensions().get::<Client>().and_then(|client| client.address),
+            client: client.address,
             started: Instant::now(),
             app: app.clone(),
             status: None,
@@ -98,7 +100,7 @@ impl Line {
     pub fn answered_with(mut self, response: Response) -> Response {
         self.status = Some(response.status());
         self.audit(Some(&response));
-        self.outcome = response.extensions().get::<Outcome>().map_or("none", |outcome| outcome.as_str());
+        self.outcome = outcome_of(&response).map_or("none", Outcome::as_str);
         self.stale = response.extensions().get::<Staleness>().map(|stale| stale.reason);
         response.map(|body| {
             self.announced_bytes = body.size_hint().exact();
@@ -154,11 +156,11 @@ impl Drop for Line {
         app.metrics.request_seconds.record(took.as_secs_f64());
         info!(
             target: "entrepot::access",
-            %method,
+            method = method.as_str(),
             path,
             client = client.map(tracing::field::display),
-            repository = action.and_then(route::Action::name).map(tracing::field::display),
-            reference = action.and_then(route::Action::reference),
+            repository = action.and_then(route::Action::name).map(RepositoryName::as_str),
+            reference = action.and_then(route::Action::reference).as_deref(),
             status,
             sent_bytes,
             complete = self.is_complete(),
@@ -167,7 +169,7 @@ impl Drop for Line {
             stale,
             identity = identity.as_deref(),
             request_id = %id,
-            "{operation}"
+            message = operation,
         );
     }
 }

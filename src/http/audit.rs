@@ -1,5 +1,7 @@
 //! Which requests are events of the audit log, and what is told of them there.
 
+use std::borrow::Cow;
+
 use axum::response::Response;
 use http::Method;
 
@@ -83,7 +85,9 @@ impl Notes {
         let header = |name: &str| answer.and_then(|answer| answer.headers().get(name)?.to_str().ok());
         let about = answer.and_then(|answer| answer.extensions().get::<About>()).map(|about| about.0.as_str());
         let (repository, reference) = match known.operation {
-            Operation::Registry(action) => (action.name().map(ToString::to_string), action.reference()),
+            Operation::Registry(action) => {
+                (action.name().map(ToString::to_string), action.reference().map(Cow::into_owned))
+            }
             Operation::Admin(admin::Action::RevokeRobot { name }) => (None, Some(name.clone())),
             Operation::Admin(_) | Operation::Token => (None, None),
         };

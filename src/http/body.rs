@@ -32,10 +32,10 @@ pub enum Transport {
 }
 
 impl Transport {
-    /// The best way for the answer to a request with this version and these extensions.
-    pub fn of(version: http::Version, extensions: &http::Extensions) -> Self {
-        match extensions.get::<Arc<Mappings>>() {
-            Some(mappings) if version <= http::Version::HTTP_11 => Self::Sendfile(Arc::clone(mappings)),
+    /// The best way for the answer to a request of this version, over a connection with this table if it has one.
+    pub fn of(version: http::Version, mappings: Option<Arc<Mappings>>) -> Self {
+        match mappings {
+            Some(mappings) if version <= http::Version::HTTP_11 => Self::Sendfile(mappings),
             _ => Self::Copy,
         }
     }

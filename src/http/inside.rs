@@ -9,6 +9,7 @@ use http_body_util::BodyExt as _;
 use http_body_util::combinators::UnsyncBoxBody;
 
 use super::forwarded::Client;
+use super::request::Arrived;
 use super::server::Answers as _;
 use super::{AppOptions, AppState, Site, admin};
 use crate::auth::Authority;
@@ -35,9 +36,9 @@ impl Inside {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let mut request = request.map(axum::body::Body::new);
-        request.extensions_mut().insert(Client { address: Some(Ipv4Addr::LOCALHOST.into()), ..Client::default() });
-        let response = match self.0.answer(request).await {
+        let request = request.map(axum::body::Body::new);
+        let client = Client { address: Some(Ipv4Addr::LOCALHOST.into()), ..Client::default() };
+        let response = match self.0.answer(request, Arrived { client, ..Arrived::default() }).await {
             Ok(response) => response,
             Err(never) => match never {},
         };

@@ -50,8 +50,10 @@ use tower::ServiceExt as _;
 
 use crate::auth::Authority;
 use crate::metrics::Metrics;
+use crate::near::Held;
 use crate::registry::Registry;
 use crate::telemetry::Audit;
+use request::Arrived;
 use server::{Answering, Answers};
 
 pub use error::ApiError;
@@ -63,8 +65,10 @@ pub use request::presented_in;
 pub use tls::Tls;
 
 /// What every handler works with.
+///
+/// Each connection holds it by a count of its own: one for all would go from core to core with every request.
 #[derive(Clone, Debug)]
-pub struct AppState(Arc<App>);
+pub struct AppState(Held<App>);
 
 /// The parts of [`AppState`].
 #[derive(Debug)]
@@ -131,7 +135,7 @@ impl AppState {
         } = options;
         let rate = rate::Rate::new(requests_per_second_max, requests_burst_max);
         let (readiness, request_ids) = (health::Readiness::default(), request::RequestIds::new());
-        Self(Arc::new(App {
+        Self(Held::new(App {
             registry,
             metrics,
             cors_origins,
@@ -145,6 +149,11 @@ impl AppState {
             readiness,
             request_ids,
         }))
+    }
+
+    /// The same, held by another count.
+    fn apart(&self) -> Self {
+        Self(self.0.apart())
     }
 }
 
@@ -174,18 +183,23 @@ impl Site {
 }
 
 impl Answers for Site {
-    fn answer(&self, request: Request) -> Answering {
+    fn answer(&self, mut request: Request, arrived: Arrived) -> Answering {
         if !v2::is_below(request.uri().path()) {
+            request.extensions_mut().insert(arrived);
             return Box::pin(self.others.clone().oneshot(request));
         }
         let (app, is_head) = (self.state.clone(), request.method() == Method::HEAD);
         Box::pin(async move {
-            let answer = match rate::refused(&app, &request) {
+            let answer = match rate::refused(&app, &arrived.client, request.uri().path()) {
                 Some(refused) => refused,
-                None => v2::serve(app, request).await,
+                None => v2::serve(app, request, arrived).await,
             };
             Ok(if is_head { without_body(answer) } else { answer })
         })
+    }
+
+    fn of_connection(&self) -> Arc<dyn Answers> {
+        Arc::new(Self { state: self.state.apart(), others: self.others.clone() })
     }
 }
 

@@ -95,13 +95,14 @@ fn without_port(host: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::request::Arrived;
 
     fn asked(host: &str, headers: &[(&str, &str)]) -> Asked {
         let mut request = http::Request::post("/api/v1/gc").header("host", host);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        Asked::new(request.body(axum::body::Body::empty()).unwrap(), &OwnNames::default()).0
+        Asked::new(request.body(axum::body::Body::empty()).unwrap(), Arrived::default(), &OwnNames::default()).0
     }
 
     #[test]

@@ -13,24 +13,26 @@ use moka::sync::Cache;
 use tracing::debug;
 
 use super::forwarded::Client;
+use super::request::Arrived;
 use super::{ApiError, AppState};
 use crate::crowd::one_client;
 
 /// Serves a request, unless its client has sent too many.
 pub async fn limited(State(app): State<AppState>, request: Request, next: Next) -> Response {
-    match refused(&app, &request) {
+    let client = request.extensions().get::<Arrived>().map(|arrived| &arrived.client);
+    match client.and_then(|client| refused(&app, client, request.uri().path())) {
         Some(refused) => refused,
         None => next.run(request).await,
     }
 }
 
 /// Counts a request. The answer to it, if its client has sent too many.
-pub fn refused(app: &AppState, request: &Request) -> Option<Response> {
+pub fn refused(app: &AppState, client: &Client, path: &str) -> Option<Response> {
     let rate = app.rate.as_ref()?;
-    let client = request.extensions().get::<Client>()?.limited_as()?;
+    let client = client.limited_as()?;
     let wait = rate.take(client, Instant::now()).err()?;
     app.metrics.refused("http.requests_per_second_max");
-    debug!(%client, path = request.uri().path(), "too many requests");
+    debug!(%client, path, "too many requests");
     Some(ApiError::too_many_requests(wait).into_response())
 }
 

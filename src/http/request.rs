@@ -20,6 +20,7 @@ use super::error::ApiError;
 use super::forwarded::Client;
 use super::pages::OwnNames;
 use super::query::Query;
+use super::sendfile::Mappings;
 use super::tls::PeerCertificate;
 use crate::auth::{Origin, Presented};
 use crate::oci::{ContentRange, ErrorCode, RangeRequest, RepositoryName};
@@ -64,6 +65,24 @@ impl fmt::Display for RequestId {
     }
 }
 
+/// How a request came. Where a router stands between, it is in the request's extensions.
+#[derive(Clone, Debug, Default)]
+pub struct Arrived {
+    /// Who asks, as far as the connection and trusted proxies tell.
+    pub client: Client,
+    /// Whom the client proved to be in its TLS handshake.
+    pub certificate: Option<Arc<PeerCertificate>>,
+    /// What may leave by `sendfile`, where that is possible.
+    pub mappings: Option<Arc<Mappings>>,
+}
+
+impl Arrived {
+    /// What a router let through.
+    pub fn taken_from(request: &mut axum::extract::Request) -> Self {
+        request.extensions_mut().remove().unwrap_or_default()
+    }
+}
+
 /// What handlers may want to know of a request, besides its action.
 #[derive(Debug)]
 pub struct Asked {
@@ -100,14 +119,14 @@ pub struct Asked {
 
 impl Asked {
     /// Takes a request apart that came to a server of these names.
-    pub fn new(request: axum::extract::Request, names: &OwnNames) -> (Self, RequestBody) {
-        let (mut parts, body) = request.into_parts();
-        let transport = Transport::of(parts.version, &parts.extensions);
+    pub fn new(request: axum::extract::Request, arrived: Arrived, names: &OwnNames) -> (Self, RequestBody) {
+        let (parts, body) = request.into_parts();
+        let Arrived { client, certificate, mappings } = arrived;
+        let transport = Transport::of(parts.version, mappings);
         let query = Query::parse(parts.uri.query().unwrap_or_default());
         let host = parts.uri.authority().map(Authority::as_str).or_else(|| parts.headers.get(HOST)?.to_str().ok());
-        let host = host.map(|host| host.to_ascii_lowercase().into());
-        let client = parts.extensions.remove().unwrap_or_default();
-        let certificate = parts.extensions.remove();
+        let is_lower = |host: &str| !host.bytes().any(|byte| byte.is_ascii_uppercase());
+        let host = host.map(|host| if is_lower(host) { host.into() } else { host.to_ascii_lowercase().into() });
         let (method, mut headers) = (parts.method, parts.headers);
         if let Entry::Occupied(mut given) = headers.entry(AUTHORIZATION) {
             given.iter_mut().for_each(|value| value.set_sensitive(true));

@@ -3,6 +3,8 @@
 //! Names may contain any number of slashes, and words like `blobs` too, so a path is read from the right: what an upload's
 //! name, a digest, a tag and `list` have in common is that they contain no slash.
 
+use std::borrow::Cow;
+
 use http::Method;
 
 use crate::oci::{
@@ -109,18 +111,21 @@ impl Action {
     }
 
     /// The tag, digest or session it is about, as text for the log.
-    pub fn reference(&self) -> Option<String> {
+    pub fn reference(&self) -> Option<Cow<'_, str>> {
         match self {
-            Self::PullManifest { reference, .. }
-            | Self::PushManifest { reference, .. }
-            | Self::DeleteManifest { reference, .. } => Some(reference.to_string()),
-            Self::PullBlob { digest, .. } | Self::DeleteBlob { digest, .. } | Self::ListReferrers { digest, .. } => {
-                Some(digest.to_string())
-            }
+            Self::PullManifest { reference: Reference::Tag(tag), .. }
+            | Self::PushManifest { reference: Reference::Tag(tag), .. }
+            | Self::DeleteManifest { reference: Reference::Tag(tag), .. } => Some(tag.as_str().into()),
+            Self::PullManifest { reference: Reference::Digest(digest), .. }
+            | Self::PushManifest { reference: Reference::Digest(digest), .. }
+            | Self::DeleteManifest { reference: Reference::Digest(digest), .. }
+            | Self::PullBlob { digest, .. }
+            | Self::DeleteBlob { digest, .. }
+            | Self::ListReferrers { digest, .. } => Some(digest.to_string().into()),
             Self::FindUpload { id, .. }
             | Self::AppendUpload { id, .. }
             | Self::FinishUpload { id, .. }
-            | Self::CancelUpload { id, .. } => Some(id.to_string()),
+            | Self::CancelUpload { id, .. } => Some(id.to_string().into()),
             Self::Probe | Self::ListRepositories | Self::ListTags { .. } | Self::StartUpload { .. } => None,
         }
     }

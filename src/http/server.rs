@@ -12,6 +12,7 @@
 //! rest of a preface, and leaves most of a TLS hello unread, so that closing would reset the client before it reads
 //! the answer.
 
+mod deadline;
 mod life;
 mod stalls;
 
@@ -32,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
+use super::request::Arrived;
 use super::tls::Tls;
 use crate::metrics::Metrics;
 use life::Server;
@@ -41,8 +43,11 @@ const BACKLOG_MAX: u32 = 4096;
 
 /// Who answers the requests of a port.
 pub trait Answers: Send + Sync + 'static {
-    /// The answer to a request.
-    fn answer(&self, request: Request) -> Answering;
+    /// The answer to a request that came so.
+    fn answer(&self, request: Request, arrived: Arrived) -> Answering;
+
+    /// The same for the requests of one connection, which count their holders at a place of their own.
+    fn of_connection(&self) -> Arc<dyn Answers>;
 }
 
 /// An answer on its way: there is one to every request.

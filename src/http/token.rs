@@ -18,7 +18,7 @@ use super::error::ApiError;
 use super::gate;
 use super::patience;
 use super::query::Query;
-use super::request::Asked;
+use super::request::{Arrived, Asked};
 use crate::auth::{Caller, Error, Issued, NoToken, Permission, Presented, Refusal, Scope};
 use crate::oci::{ErrorCode, RepositoryName};
 use crate::registry::Target;
@@ -40,15 +40,16 @@ struct Answer<'a> {
 }
 
 /// Serves any request to `/token`.
-pub async fn serve(State(app): State<AppState>, request: Request) -> Response {
-    let mut line = Line::begin(&app, &request);
+pub async fn serve(State(app): State<AppState>, mut request: Request) -> Response {
+    let arrived = Arrived::taken_from(&mut request);
+    let mut line = Line::begin(&app, &request, &arrived.client);
     line.operation = Some(Operation::Token);
-    let answer = answer(&app, request, &mut line).await;
+    let answer = answer(&app, (request, arrived), &mut line).await;
     line.answered_with(answer.unwrap_or_else(ApiError::into_response))
 }
 
-async fn answer(app: &AppState, request: Request, line: &mut Line) -> Result<Response, ApiError> {
-    let (asked, body) = Asked::new(request, &app.names);
+async fn answer(app: &AppState, (request, arrived): (Request, Arrived), line: &mut Line) -> Result<Response, ApiError> {
+    let (asked, body) = Asked::new(request, arrived, &app.names);
     let standing = app.authority.standing();
     if !standing.is_configured {
         return Err(ApiError::no_endpoint("there are no tokens here: this registry's configuration has no `auth`"));

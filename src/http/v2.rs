@@ -9,7 +9,7 @@ use http_body::Body as _;
 use super::access_log::{Line, Operation};
 use super::body::Body;
 use super::error::ApiError;
-use super::request::Asked;
+use super::request::{Arrived, Asked};
 use super::route::{self, Action};
 use super::{AppState, blobs, gate, lists, manifests, patience, uploads};
 use crate::oci::{ErrorCode, EventKind};
@@ -22,10 +22,15 @@ pub static CACHE: HeaderName = HeaderName::from_static("entrepot-cache");
 /// The upstream that `?ns=` named and that this answer is for.
 static NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
 
-/// Puts the outcome into an answer, from where the log takes it too.
+/// Puts the outcome into an answer, from where the log takes it too (see [`outcome_of`]).
 pub fn mark(response: &mut Response, outcome: Outcome) {
     response.headers_mut().insert(CACHE.clone(), HeaderValue::from_static(outcome.as_str()));
-    response.extensions_mut().insert(outcome);
+}
+
+/// The outcome that an answer tells of.
+pub fn outcome_of(response: &Response) -> Option<Outcome> {
+    let told = response.headers().get(&CACHE)?.as_bytes();
+    Outcome::ALL.into_iter().find(|outcome| outcome.as_str().as_bytes() == told)
 }
 
 /// Is this the path of something that is served here?
@@ -34,13 +39,13 @@ pub fn is_below(path: &str) -> bool {
 }
 
 /// Serves any request below `/v2`.
-pub async fn serve(app: AppState, request: Request) -> Response {
-    let mut line = Line::begin(&app, &request);
+pub async fn serve(app: AppState, request: Request, arrived: Arrived) -> Response {
+    let mut line = Line::begin(&app, &request, &arrived.client);
     let origin = request.headers().get(ORIGIN).cloned();
     let answer = match route::route(request.method(), request.uri().path()) {
         Ok(action) => {
             line.operation = Some(Operation::Registry(action.clone()));
-            dispatch(&app, &action, request, &mut line).await
+            dispatch(&app, &action, (request, arrived), &mut line).await
         }
         Err(unroutable) if is_preflight(&app, request.method()) => Ok(preflight(&unroutable)),
         // A push to something that is no tag is the client's mistake; asking for it only finds nothing.
@@ -65,8 +70,13 @@ fn short(path: &str) -> String {
     path.chars().take(80).collect()
 }
 
-async fn dispatch(app: &AppState, action: &Action, request: Request, line: &mut Line) -> Result<Response, ApiError> {
-    let (mut asked, body) = Asked::new(request, &app.names);
+async fn dispatch(
+    app: &AppState,
+    action: &Action,
+    (request, arrived): (Request, Arrived),
+    line: &mut Line,
+) -> Result<Response, ApiError> {
+    let (mut asked, body) = Asked::new(request, arrived, &app.names);
     if let Some(notes) = &mut line.notes {
         notes.take(&asked);
     }
@@ -87,33 +97,36 @@ async fn dispatch(app: &AppState, action: &Action, request: Request, line: &mut 
         let error = ApiError::of(error, action, &id.to_string());
         if only_stored { error.as_not_stored() } else { error }
     };
+    // What takes much memory has its own: this future is made for every request.
     let mut response = match action {
         Action::Probe => lists::probe(registry, &asked),
-        Action::ListRepositories => lists::repositories(registry, &asked, failed).await,
-        Action::ListTags { name } => lists::tags(registry, &asked, name, failed).await,
-        Action::ListReferrers { name, digest } => lists::referrers(registry, &asked, name, digest, failed).await,
+        Action::ListRepositories => Box::pin(lists::repositories(registry, &asked, failed)).await,
+        Action::ListTags { name } => Box::pin(lists::tags(registry, &asked, name, failed)).await,
+        Action::ListReferrers { name, digest } => {
+            Box::pin(lists::referrers(registry, &asked, name, digest, failed)).await
+        }
         Action::PullManifest { name, reference } => manifests::pull(registry, &asked, name, reference, failed).await,
         Action::PushManifest { name, reference } => {
-            manifests::push(registry, &asked, name, reference, body, failed).await
+            Box::pin(manifests::push(registry, &asked, name, reference, body, failed)).await
         }
         Action::DeleteManifest { name, reference } => {
-            manifests::delete(registry, &asked, name, reference, failed).await
+            Box::pin(manifests::delete(registry, &asked, name, reference, failed)).await
         }
         Action::PullBlob { name, digest } if asked.is_head() => {
-            blobs::head(registry, &asked, name, digest, failed).await
+            Box::pin(blobs::head(registry, &asked, name, digest, failed)).await
         }
         Action::PullBlob { name, digest } => blobs::pull(registry, &asked, name, digest, failed).await,
-        Action::DeleteBlob { name, digest } => blobs::delete(registry, &asked, name, digest, failed).await,
-        Action::StartUpload { name } => uploads::start(registry, &asked, name, body, failed).await,
-        Action::FindUpload { name, id } => uploads::find(registry, &asked, name, id, failed).await,
-        Action::AppendUpload { name, id } => uploads::append(registry, &asked, name, id, body, failed).await,
-        Action::FinishUpload { name, id } => uploads::finish(registry, &asked, name, id, body, failed).await,
-        Action::CancelUpload { name, id } => uploads::cancel(registry, &asked, name, id, failed).await,
+        Action::DeleteBlob { name, digest } => Box::pin(blobs::delete(registry, &asked, name, digest, failed)).await,
+        Action::StartUpload { name } => Box::pin(uploads::start(registry, &asked, name, body, failed)).await,
+        Action::FindUpload { name, id } => Box::pin(uploads::find(registry, &asked, name, id, failed)).await,
+        Action::AppendUpload { name, id } => Box::pin(uploads::append(registry, &asked, name, id, body, failed)).await,
+        Action::FinishUpload { name, id } => Box::pin(uploads::finish(registry, &asked, name, id, body, failed)).await,
+        Action::CancelUpload { name, id } => Box::pin(uploads::cancel(registry, &asked, name, id, failed)).await,
     }?;
     if let Some(ns) = asked.query.first("ns").and_then(|ns| HeaderValue::try_from(ns).ok()) {
         response.headers_mut().insert(NAMESPACE.clone(), ns);
     }
-    if response.extensions().get::<Outcome>().is_none() {
+    if !response.headers().contains_key(&CACHE) {
         mark(&mut response, Outcome::Local);
     }
     Ok(response)

@@ -6,14 +6,14 @@
 use std::sync::Arc;
 
 use quick_cache::Equivalent;
-use quick_cache::sync::Cache;
 
 use super::routing::{Names, Route, Target, Unroutable};
 use crate::metrics::Metrics;
+use crate::near::Near;
 use crate::oci::RepositoryName;
 
-/// Repositories remembered at most, each by every spelling that clients use.
-const LOCATED_MAX: usize = 4096;
+/// Repositories that each thread remembers at most, each by every spelling that clients use.
+const LOCATED_MAX: usize = 2048;
 /// The longest `?ns=` and the longest host of a request that is remembered: no real one is longer.
 const WORD_BYTES_MAX: usize = 255;
 
@@ -30,8 +30,11 @@ pub struct Located {
 #[derive(Debug)]
 pub struct Directory {
     names: Names,
-    located: Cache<Spelling, Arc<Located>>,
+    located: Near<Spelling, Arc<Located>>,
 }
+
+/// The configuration stays what it is, so there is one moment only.
+const ALWAYS: u64 = 0;
 
 /// What a request says about its repository.
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -58,8 +61,8 @@ impl Equivalent<Spelling> for Spelled<'_> {
 impl Directory {
     /// These names, of which nobody has asked yet.
     pub fn new(names: Names, metrics: &Metrics) -> Self {
-        metrics.limit("repositories_located_max", LOCATED_MAX as u64);
-        Self { names, located: Cache::new(LOCATED_MAX) }
+        metrics.limit("repositories_located_per_thread_max", LOCATED_MAX as u64);
+        Self { names, located: Near::new(LOCATED_MAX) }
     }
 
     /// The names themselves.
@@ -71,7 +74,7 @@ impl Directory {
     pub fn locate(&self, target: &Target) -> Result<Arc<Located>, Unroutable> {
         let Target { name, ns, host, .. } = target;
         let spelled = Spelled { name, ns: ns.as_deref(), host: host.as_deref() };
-        if let Some(located) = self.located.get(&spelled) {
+        if let Some(located) = self.located.get(&spelled, ALWAYS) {
             return Ok(located);
         }
         let route = self.names.route(target)?;
@@ -79,7 +82,7 @@ impl Directory {
         let located = Arc::new(Located { route, known_as });
         if [spelled.ns, spelled.host].into_iter().flatten().all(|word| word.len() <= WORD_BYTES_MAX) {
             let spelling = Spelling { name: name.clone(), ns: ns.clone(), host: host.clone() };
-            self.located.insert(spelling, Arc::clone(&located));
+            self.located.put(spelling, Arc::clone(&located), ALWAYS);
         }
         Ok(located)
     }
@@ -126,7 +129,11 @@ mod tests {
                 assert_eq!(*directory.known_as(target), names.known_as(target, Some(&located.route)), "{target:?}");
             }
         }
-        assert_eq!(directory.located.len(), asked.len() - 1, "nobody fills the memory with a long host");
+        let name = &asked[0].name;
+        let is_remembered =
+            |host: &str| directory.located.get(&Spelled { name, ns: None, host: Some(host) }, ALWAYS).is_some();
+        assert!(is_remembered("gh.corp"));
+        assert!(!is_remembered(&long), "nobody fills the memory with a long host");
         let unknown = target(Some("other.io"), None);
         assert!(directory.locate(&unknown).is_err());
         assert_eq!(*directory.known_as(&unknown), ["other.io/org/app", "org/app"]);

@@ -1,5 +1,6 @@
 //! Manifests: pulling, pushing, deleting (distribution-spec, "Pulling manifests", "Pushing Manifests", "Deleting manifests").
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -66,7 +67,7 @@ pub struct FoundManifest {
 impl Registry {
     /// The manifest that a tag or a digest names.
     pub async fn pull_manifest(&self, target: &Target, reference: &Reference) -> Result<FoundManifest, Error> {
-        within_patience(target, self.find_manifest(target, reference)).await
+        within_patience(target, pin!(self.find_manifest(target, reference))).await
     }
 
     /// A client has got a manifest, and may go on to what it names.
@@ -217,7 +218,7 @@ impl Registry {
                 self.depot().room.touch(digest);
                 Ok(PulledManifest { manifest, outcome: Outcome::Local, stale: None })
             }
-            None => Err(self.lost_or(&digest, unknown()).await),
+            None => Err(Box::pin(self.lost_or(&digest, unknown())).await),
         }
     }
 

@@ -20,7 +20,8 @@ mod uploads;
 pub mod warm;
 
 use std::collections::HashMap;
-use std::pin::pin;
+use std::ops::DerefMut;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -113,8 +114,10 @@ pub struct Registry {
 }
 
 /// The head of an answer, or an error that says that it took too long.
-async fn within_patience<T>(target: &Target, answer: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-    let mut answer = pin!(answer);
+async fn within_patience<T>(
+    target: &Target,
+    mut answer: Pin<impl DerefMut<Target = impl Future<Output = Result<T, Error>>>>,
+) -> Result<T, Error> {
     // What is in memory is there at once, and a timer costs more than that.
     if let Poll::Ready(answer) = futures::poll!(answer.as_mut()) {
         return answer;
@@ -291,16 +294,16 @@ impl Registry {
         let private = self.private_name(route).await?;
         let place = match Place::of(route, private, &self.mirrors) {
             Place::Mirror(source) if self.is_guarded(&source.canonical) => {
-                Place::Mirror(self.admit(target, source, probe).await?)
+                Place::Mirror(Box::pin(self.admit(target, source, probe)).await?)
             }
             Place::Overlay(name, source) if self.is_guarded(&source.canonical) => {
-                Place::Overlay(name, self.admit(target, source, probe).await?)
+                Place::Overlay(name, Box::pin(self.admit(target, source, probe)).await?)
             }
             // Somebody pushed to it before it was guarded, or the operator closed it.
             Place::Local(name) if self.is_guarded(&name) => {
                 let mirrored =
                     route.mirrored.as_ref().ok_or_else(|| Error::Unauthorized { name: target.name.clone() })?;
-                self.admit(target, source(mirrored, &self.mirrors), probe).await?;
+                Box::pin(self.admit(target, source(mirrored, &self.mirrors), probe)).await?;
                 Place::Local(name)
             }
             place => place,
@@ -327,7 +330,7 @@ impl Registry {
     }
 
     async fn is_private(&self, name: &RepositoryName) -> Result<bool, Error> {
-        let load = async {
+        let load = async || {
             let row = self.depot().metadata.repository(name).await?;
             Ok(row.is_some_and(|row| row.private))
         };

@@ -31,9 +31,11 @@ impl Registry {
         let wanted = Wanted { subject, artifact_type, last, insists: target.caller.insists };
         match self.place(target, Probe::Manifest(Reference::Digest(*subject))).await? {
             Place::Local(name) => Ok(page_of(self.kept_referrers(&[&name], &wanted).await?)),
-            Place::Mirror(source) => within_patience(target, self.mirrored_referrers(&source, None, &wanted)).await,
+            Place::Mirror(source) => {
+                within_patience(target, Box::pin(self.mirrored_referrers(&source, None, &wanted))).await
+            }
             Place::Overlay(name, source) => {
-                within_patience(target, self.mirrored_referrers(&source, Some(&name), &wanted)).await
+                within_patience(target, Box::pin(self.mirrored_referrers(&source, Some(&name), &wanted))).await
             }
         }
     }

@@ -43,9 +43,11 @@ impl Registry {
         let n = n.min(PAGE_MAX);
         match self.place(target, Probe::Tags).await? {
             Place::Local(name) => self.local_tags(&name, n, last).await,
-            Place::Mirror(source) => within_patience(target, self.mirrored_tags(target, &source, None, n, last)).await,
+            Place::Mirror(source) => {
+                within_patience(target, Box::pin(self.mirrored_tags(target, &source, None, n, last))).await
+            }
             Place::Overlay(name, source) => {
-                within_patience(target, self.mirrored_tags(target, &source, Some(&name), n, last)).await
+                within_patience(target, Box::pin(self.mirrored_tags(target, &source, Some(&name), n, last))).await
             }
         }
     }

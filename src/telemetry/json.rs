@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
@@ -30,6 +30,9 @@ thread_local! {
 #[derive(Default)]
 struct Line {
     bytes: Vec<u8>,
+    /// The last line's second, and how it is written: with the dot after which its parts follow.
+    second: Option<u64>,
+    written: String,
     /// A value that has to be text before it can be quoted.
     text: String,
 }
@@ -58,7 +61,7 @@ impl Json {
         let metadata = normalized.as_ref().unwrap_or_else(|| event.metadata());
         line.bytes.push(b'{');
         line.key("timestamp");
-        line.display(format_args!("{}", humantime::format_rfc3339_micros(now())));
+        line.moment(now());
         line.key("level");
         line.quote(metadata.level().as_str());
         event.record(line);
@@ -81,6 +84,26 @@ impl Line {
         }
         self.quote(key);
         self.bytes.push(b':');
+    }
+
+    /// As RFC 3339 wants it, to the microsecond. Most lines are of the second of the one before.
+    fn moment(&mut self, now: SystemTime) {
+        let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        if self.second != Some(since.as_secs()) {
+            let second = SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs());
+            self.written = humantime::format_rfc3339_seconds(second).to_string().replace('Z', ".");
+            self.second = Some(since.as_secs());
+        }
+        self.bytes.push(b'"');
+        self.bytes.extend_from_slice(self.written.as_bytes());
+        let (mut digits, mut rest) = (*b"000000", since.subsec_micros());
+        for digit in digits.iter_mut().rev() {
+            // A remainder of ten is a digit.
+            *digit = b'0' + u8::try_from(rest % 10).unwrap_or_default();
+            rest /= 10;
+        }
+        self.bytes.extend_from_slice(&digits);
+        self.bytes.extend_from_slice(b"Z\"");
     }
 
     fn quote(&mut self, text: &str) {
@@ -202,6 +225,21 @@ mod tests {
             "target": module_path!(),
         });
         assert_eq!(*line, expected);
+    }
+
+    #[test]
+    fn a_moment_is_written_to_the_microsecond_whatever_was_written_before() {
+        let mut line = Line::default();
+        for (since, written) in [
+            (Duration::ZERO, "1970-01-01T00:00:00.000000Z"),
+            (Duration::from_micros(1_700_000_000_000_042), "2023-11-14T22:13:20.000042Z"),
+            (Duration::from_nanos(1_700_000_000_999_999_999), "2023-11-14T22:13:20.999999Z"),
+            (Duration::from_millis(1_700_000_001_500), "2023-11-14T22:13:21.500000Z"),
+        ] {
+            line.bytes.clear();
+            line.moment(SystemTime::UNIX_EPOCH + since);
+            assert_eq!(serde_json::from_slice::<String>(&line.bytes).unwrap(), written);
+        }
     }
 
     #[test]

@@ -24,12 +24,16 @@ use crate::clock::Clock;
 use crate::fault;
 use crate::metadata::Metadata;
 use crate::metrics::Metrics;
+use crate::near::Near;
 use crate::oci::{Digest, RepositoryName};
 
 pub use quarantine::Verified;
 pub use quota::QuotaPromise;
 pub use reservation::{Pin, Reservation};
 pub(in crate::cache) use sweep::Batch;
+
+/// Reads that each thread remembers to have noted.
+const TOUCHED_MAX: usize = 1024;
 
 /// The disk of one store. Shared by fills, uploads and readers.
 #[derive(Debug)]
@@ -48,6 +52,8 @@ pub struct Room {
     pinned_bytes: AtomicU64,
     naming: Naming,
     quotas: Quotas,
+    /// What each thread noted lately, and in which second.
+    touched: Near<Digest, ()>,
 }
 
 impl Room {
@@ -83,6 +89,7 @@ impl Room {
             pinned_bytes: AtomicU64::new(0),
             naming: Naming::new(),
             quotas,
+            touched: Near::new(TOUCHED_MAX),
         };
         room.finish_leftovers().await?;
         room.settle_quarantine().await?;
@@ -120,7 +127,12 @@ impl Room {
     /// Notes that a blob was read.
     pub fn touch(&self, digest: Digest) {
         let now_ms = self.clock.now_ms();
-        self.ledger().touch(digest, now_ms);
+        // The order of eviction is in seconds. What is read over and over is noted by each thread once in one.
+        let second = now_ms.cast_unsigned() / 1000;
+        if self.touched.get(&digest, second).is_none() {
+            self.touched.put(digest, (), second);
+            self.ledger().touch(digest, now_ms);
+        }
     }
 
     /// Moves the noted reads to the index. A crash before this forgets them: the order of eviction is a little older.

@@ -94,6 +94,7 @@ mod tests {
     use super::*;
     use crate::http::OwnNames;
     use crate::http::forwarded::Client;
+    use crate::http::request::Arrived;
 
     fn asked(peer: Option<&str>, headers: &[(&'static str, &str)]) -> Asked {
         asked_through(&[], peer, headers)
@@ -104,12 +105,11 @@ mod tests {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let mut request = request.body(axum::body::Body::empty()).unwrap();
+        let request = request.body(axum::body::Body::empty()).unwrap();
         let peer = peer.map(|peer| peer.parse::<SocketAddr>().unwrap().ip());
         let trusted: Vec<IpNet> = trusted.iter().map(|network| network.parse().unwrap()).collect();
         let client = Client::of(peer, false, request.headers(), &trusted);
-        request.extensions_mut().insert(client);
-        Asked::new(request, &OwnNames::default()).0
+        Asked::new(request, Arrived { client, ..Arrived::default() }, &OwnNames::default()).0
     }
 
     #[test]

@@ -27,7 +27,7 @@ use super::body::Body;
 use super::error::ApiError;
 use super::gate;
 use super::patience;
-use super::request::Asked;
+use super::request::{Arrived, Asked};
 use crate::oci::EventKind;
 
 pub use door::{Denied, Door, foreign_name};
@@ -35,21 +35,27 @@ pub use moment::Moment;
 pub use route::{Action, Unroutable};
 
 /// Serves any request below `/api/`.
-pub async fn serve(State(app): State<AppState>, request: Request) -> Response {
-    let mut line = Line::begin(&app, &request);
+pub async fn serve(State(app): State<AppState>, mut request: Request) -> Response {
+    let arrived = Arrived::taken_from(&mut request);
+    let mut line = Line::begin(&app, &request, &arrived.client);
     let routed = route::route(request.method(), request.uri().path());
     let answer = match routed {
         Ok(action) => {
             line.operation = Some(Operation::Admin(action.clone()));
-            dispatch(&app, &action, request, &mut line).await
+            dispatch(&app, &action, (request, arrived), &mut line).await
         }
         Err(unroutable) => Err(unroutable.into()),
     };
     line.answered_with(answer.unwrap_or_else(ApiError::into_response))
 }
 
-async fn dispatch(app: &AppState, action: &Action, request: Request, line: &mut Line) -> Result<Response, ApiError> {
-    let (mut asked, body) = Asked::new(request, &app.names);
+async fn dispatch(
+    app: &AppState,
+    action: &Action,
+    (request, arrived): (Request, Arrived),
+    line: &mut Line,
+) -> Result<Response, ApiError> {
+    let (mut asked, body) = Asked::new(request, arrived, &app.names);
     if let Some(notes) = &mut line.notes {
         notes.take(&asked);
     }

@@ -21,12 +21,14 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use super::deadline::Deadlines;
 use super::stalls::{Stalls, Watched};
 use super::{Answering, Answers, ServerOptions};
 use crate::crowd::Crowd;
 use crate::http::connection::{AbortHandle, Connection};
 use crate::http::forwarded::{Client, contain};
 use crate::http::opening::{self, ANSWER_TO_PLAIN, ANSWER_TO_TLS, Protocol};
+use crate::http::request::Arrived;
 use crate::http::sendfile::Mappings;
 use crate::http::tls::{Accepted, PeerCertificate, Tls};
 
@@ -63,10 +65,9 @@ struct Arrival {
 impl Server {
     pub(super) fn new(site: Arc<dyn Answers>, options: ServerOptions, shutdown: CancellationToken) -> Self {
         let mut http1 = http1::Builder::new();
-        // The header timeout does nothing without a timer. `pipeline_flush` must stay off: it copies bodies into
+        // Each connection has a timer of its own. `pipeline_flush` must stay off: it copies bodies into
         // memory.
         http1
-            .timer(TokioTimer::new())
             .header_read_timeout(options.header_timeout)
             .max_headers(options.headers_max)
             .max_header_size(options.header_bytes_max as usize)
@@ -195,7 +196,7 @@ impl Server {
         arrival: Arrival,
     ) {
         let peer = arrival.peer;
-        let requests = Requests { site: Arc::clone(&self.site), arrival, mappings };
+        let requests = Requests { site: self.site.of_connection(), arrival, mappings };
         let io = TokioIo::new(io);
         let ended = if is_http2 {
             let stalls = Stalls::new(self.options.write_timeout);
@@ -211,7 +212,8 @@ impl Server {
                 }
             }
         } else {
-            self.drive(self.http1.serve_connection(io, requests), &abort).await
+            let http1 = self.http1.clone().timer(Deadlines::default()).serve_connection(io, requests);
+            self.drive(http1, &abort).await
         };
         if let Err(error) = ended {
             if error.is_parse() {
@@ -229,9 +231,11 @@ impl Server {
         C: GracefulConnection<Error = hyper::Error>,
     {
         let mut connection = pin!(connection);
+        // It is looked at with every request: the lock of the one token would be asked for by all connections.
+        let shutdown = self.shutdown.child_token();
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
-            () = self.shutdown.cancelled() => {
+            () = shutdown.cancelled() => {
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {
                     ended = connection.as_mut() => ended,
@@ -270,18 +274,11 @@ impl hyper::service::Service<http::Request<Incoming>> for Requests {
     type Error = Infallible;
     type Future = Answering;
 
-    fn call(&self, mut request: http::Request<Incoming>) -> Answering {
+    fn call(&self, request: http::Request<Incoming>) -> Answering {
         let Arrival { peer, is_tls, certificate, trusted_proxies } = &self.arrival;
         let client = Client::of(peer.map(|peer| peer.ip()), *is_tls, request.headers(), trusted_proxies);
-        let extensions = request.extensions_mut();
-        extensions.insert(client);
-        if let Some(certificate) = certificate {
-            extensions.insert(Arc::clone(certificate));
-        }
-        if let Some(mappings) = &self.mappings {
-            extensions.insert(Arc::clone(mappings));
-        }
-        self.site.answer(request.map(Body::new))
+        let (certificate, mappings) = (certificate.clone(), self.mappings.clone());
+        self.site.answer(request.map(Body::new), Arrived { client, certificate, mappings })
     }
 }
 

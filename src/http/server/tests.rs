@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::http::body::{Body, FileBody, Transport};
-use crate::http::forwarded::Client;
+use crate::http::request::Arrived;
 use crate::http::sample::{self, PATIENCE};
 use crate::http::sendfile::Mappings;
 use crate::registry::BlobReader;
@@ -33,7 +33,7 @@ type Seen = Arc<Mutex<Vec<(IpAddr, Arc<Mappings>)>>>;
 
 /// Answers as a test says, and notes what each request came with.
 struct Scripted<A> {
-    answer: A,
+    answer: Arc<A>,
     seen: Seen,
 }
 
@@ -41,12 +41,15 @@ impl<A> Answers for Scripted<A>
 where
     A: Fn(&Request) -> Response + Send + Sync + 'static,
 {
-    fn answer(&self, request: Request) -> Answering {
-        let extensions = request.extensions();
-        let peer = extensions.get::<Client>().and_then(|client| client.address).expect("the peer");
-        let mappings = Arc::clone(extensions.get::<Arc<Mappings>>().expect("the mappings"));
-        self.seen.lock().unwrap().push((peer, mappings));
+    fn answer(&self, mut request: Request, arrived: Arrived) -> Answering {
+        let Arrived { client, mappings, .. } = arrived.clone();
+        request.extensions_mut().insert(arrived);
+        self.seen.lock().unwrap().push((client.address.expect("the peer"), mappings.expect("the mappings")));
         Box::pin(std::future::ready(Ok((self.answer)(&request))))
+    }
+
+    fn of_connection(&self) -> Arc<dyn Answers> {
+        Arc::new(Self { answer: Arc::clone(&self.answer), seen: Arc::clone(&self.seen) })
     }
 }
 
@@ -60,7 +63,7 @@ impl Site {
         A: Fn(&Request) -> Response + Send + Sync + 'static,
     {
         let seen = Seen::default();
-        let answers = Scripted { answer, seen: Arc::clone(&seen) };
+        let answers = Scripted { answer: Arc::new(answer), seen: Arc::clone(&seen) };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
@@ -92,7 +95,10 @@ impl Site {
 const GET: &str = "GET /blob HTTP/1.1\r\nHost: entrepot\r\n\r\n";
 
 fn answer(blob: &BlobReader, request: &Request) -> axum::response::Response {
-    let transport = Transport::of(request.version(), request.extensions());
+    let transport = Transport::of(
+        request.version(),
+        request.extensions().get::<Arrived>().and_then(|arrived| arrived.mappings.clone()),
+    );
     let range = request.headers().get(RANGE).map(|range| {
         let (start, last) = range.to_str().unwrap().strip_prefix("bytes=").unwrap().split_once('-').unwrap();
         start.parse::<u64>().unwrap()..last.parse::<u64>().unwrap() + 1

@@ -34,7 +34,10 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// Known to all and knowing nobody.
-const LEAVES: &[&str] = &["clock", "crowd", "fault", "metrics", "outbound", "pause", "report", "telemetry"];
+const LEAVES: &[&str] = &["clock", "crowd", "fault", "metrics", "near", "outbound", "pause", "report", "telemetry"];
+
+/// The leaf that the others may use.
+const GROUND: &str = "near";
 
 /// What code outside of tests may contain in the named files only (a `/` at the end names a folder).
 const PLACES: &[(&str, &[&str], &[&str])] = &[

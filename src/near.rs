@@ -1,0 +1,144 @@
+//! What a thread looked up lately, in front of what all threads share.
+//!
+//! Whoever reads a shared map writes to it all the same: a lock, and the count of who holds what was found. Cores that do so at
+//! the same time wait for each other, and for a small answer from memory that was half of what it cost. Here each thread
+//! has a few entries of its own, which hold for as long as the moment they are from is the current one.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::hash::{BuildHasher as _, Hash};
+use std::ops::Deref;
+use std::sync::Arc;
+
+use quick_cache::{DefaultHashBuilder, Equivalent};
+use thread_local::ThreadLocal;
+
+/// For each thread a table in which an entry has one place: another one that belongs there takes it.
+pub struct Near<K: Send, V: Send> {
+    hasher: DefaultHashBuilder,
+    places: usize,
+    of_threads: ThreadLocal<RefCell<Table<K, V>>>,
+}
+
+type Table<K, V> = Box<[Option<Entry<K, V>>]>;
+
+struct Entry<K, V> {
+    key: K,
+    value: V,
+    since: u64,
+}
+
+impl<K: Hash + Send, V: Clone + Send> Near<K, V> {
+    /// So many places for each thread that asks, at least one.
+    pub fn new(places: usize) -> Self {
+        Self { hasher: DefaultHashBuilder::default(), places: places.max(1), of_threads: ThreadLocal::new() }
+    }
+
+    /// What this thread put here at the same moment.
+    pub fn get<Q>(&self, key: &Q, moment: u64) -> Option<V>
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+    {
+        let table = self.of_threads.get()?.borrow();
+        let entry = table[self.place_of(key)].as_ref()?;
+        (entry.since == moment && key.equivalent(&entry.key)).then(|| entry.value.clone())
+    }
+
+    /// For this thread alone; `moment` is from before the value was read, and `value` shares no count with others.
+    pub fn put(&self, key: K, value: V, moment: u64) {
+        let place = self.place_of(&key);
+        let table = self.of_threads.get_or(|| RefCell::new((0..self.places).map(|_| None).collect()));
+        table.borrow_mut()[place] = Some(Entry { key, value, since: moment });
+    }
+
+    fn place_of<Q: Hash + ?Sized>(&self, key: &Q) -> usize {
+        // The remainder is less than the number of places, which is a `usize`.
+        usize::try_from(self.hasher.hash_one(key) % self.places as u64).unwrap_or(0)
+    }
+}
+
+impl<K: Send, V: Send> fmt::Debug for Near<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Near").field("places", &self.places).finish_non_exhaustive()
+    }
+}
+
+/// Something shared, held by a count that not everybody counts at.
+///
+/// A clone counts where its original does; [`Held::apart`] begins a new count, for a thread or a connection.
+#[derive(Debug)]
+pub struct Held<T>(Arc<Shared<T>>);
+
+#[derive(Debug)]
+struct Shared<T>(Arc<T>);
+
+impl<T> Held<T> {
+    /// The first count of all.
+    pub fn new(value: T) -> Self {
+        Self::of(Arc::new(value))
+    }
+
+    /// The first count of whoever looks after this.
+    pub fn of(shared: Arc<T>) -> Self {
+        Self(Arc::new(Shared(shared)))
+    }
+
+    /// The same, with a count of its own.
+    #[must_use]
+    pub fn apart(&self) -> Self {
+        Self::of(Arc::clone(&self.0.0))
+    }
+}
+
+impl<T> Clone for Held<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T> Deref for Held<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_from_another_moment_is_not_there() {
+        let near = Near::new(8);
+        near.put("a", 1, 7);
+        assert_eq!(near.get("a", 7), Some(1));
+        assert_eq!(near.get("a", 8), None);
+        near.put("a", 2, 8);
+        assert_eq!(near.get("a", 8), Some(2));
+        assert_eq!(near.get("a", 7), None);
+    }
+
+    #[test]
+    fn one_place_holds_the_last_that_came_and_answers_for_nothing_else() {
+        let near = Near::new(1);
+        near.put("a", 1, 0);
+        assert_eq!(near.get("b", 0), None);
+        near.put("b", 2, 0);
+        assert_eq!((near.get("a", 0), near.get("b", 0)), (None, Some(2)));
+    }
+
+    #[test]
+    fn threads_see_what_they_put_here_and_nothing_of_others() {
+        let near = Near::new(8);
+        near.put("a", 1, 0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                assert_eq!(near.get("a", 0), None);
+                near.put("a", 2, 0);
+                assert_eq!(near.get("a", 0), Some(2));
+            });
+        });
+        assert_eq!(near.get("a", 0), Some(1));
+    }
+}
