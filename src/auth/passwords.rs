@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
-use moka::sync::Cache;
+use moka::future::Cache;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::Semaphore;
 
@@ -114,35 +114,47 @@ impl Passwords {
             return Err(Refusal::WrongPassword);
         }
         let known = accounts.hash(name);
-        let mark = known.map(|hash| self.mark(&[name, password.expose_secret(), hash.expose_secret()]));
-        if mark.is_some_and(|mark| self.verified.contains_key(&mark)) {
+        let hash = known.unwrap_or(&accounts.decoy);
+        let kind = if known.is_some() { "user" } else { "nobody" };
+        let mark = self.mark(&[kind, name, password.expose_secret(), hash.expose_secret()]);
+        if self.verified.contains_key(&mark) {
             return Ok(());
         }
         if let Some(wait) = self.throttle.wait(name, address, now_ms) {
             return Err(Refusal::Throttled { wait });
         }
+        // A fleet that comes at once with one password is one check, also when the password is wrong.
+        let checking = async {
+            if self.fits(password, hash, address).await? && known.is_some() {
+                return Ok(());
+            }
+            self.throttle.failed(name, address, now_ms);
+            Err(Refusal::WrongPassword)
+        };
+        let checked = self.verified.try_get_with(mark, checking).await;
+        checked.map_err(Arc::unwrap_or_clone)?;
+        self.throttle.succeeded(name, address);
+        Ok(())
+    }
+
+    /// Compares when it is its turn, if there is room to wait for that.
+    async fn fits(
+        &self,
+        password: &SecretString,
+        hash: &SecretString,
+        address: Option<IpAddr>,
+    ) -> Result<bool, Refusal> {
         let busy = Refusal::Throttled { wait: Duration::from_secs(1) };
         let _seat = address.map(|address| self.crowd.enter(address).ok_or_else(|| busy.clone())).transpose()?;
         let _place = self.waiting.try_acquire().map_err(|_| busy)?;
         let turn = Arc::clone(&self.checks).acquire_owned().await.expect("the semaphore is never closed");
-        let (password, hash) = (password.clone(), known.unwrap_or(&accounts.decoy).clone());
+        let (password, hash) = (password.clone(), hash.clone());
         let fits = tokio::task::spawn_blocking(move || {
             let fits = bcrypt::verify(password.expose_secret(), hash.expose_secret());
             drop(turn);
             fits.unwrap_or(false)
         });
-        let fits = fits.await.unwrap_or(false);
-        match mark {
-            Some(mark) if fits => {
-                self.verified.insert(mark, ());
-                self.throttle.succeeded(name, address);
-                Ok(())
-            }
-            _ => {
-                self.throttle.failed(name, address, now_ms);
-                Err(Refusal::WrongPassword)
-            }
-        }
+        Ok(fits.await.unwrap_or(false))
     }
 
     fn mark(&self, parts: &[&str]) -> [u8; 32] {
@@ -211,6 +223,36 @@ mod tests {
         let waits = Refusal::Throttled { wait: Duration::from_secs(1) }.to_string();
         assert_eq!(check(&passwords, &accounts, "alice", "guess", 0).await, waits);
         assert_eq!(check(&passwords, &accounts, "alice", "one", 0).await, "in", "it is remembered");
+    }
+
+    #[tokio::test]
+    async fn a_crowd_behind_one_address_that_shows_one_password_takes_one_place() {
+        let passwords = Passwords::new(&Metrics::new());
+        let accounts = Accounts::new([("alice".to_owned(), hash("one"))]);
+        let address = Some(IpAddr::from([192, 0, 2, 1]));
+        let all_try = async |name: &'static str, password: &'static str| {
+            let (password, n_clients) = (SecretString::from(password), 3 * CHECKS_PER_CLIENT_MAX);
+            let tries = (0..n_clients).map(|_| passwords.check(&accounts, name, &password, address, 0));
+            futures::future::join_all(tries).await
+        };
+        assert!(all_try("alice", "one").await.into_iter().all(|checked| checked.is_ok()));
+        // Nobody learns from that whether there is such a user.
+        for (name, password) in [("alice", "guess"), ("mallory", "guess")] {
+            let refused = all_try(name, password).await;
+            assert!(refused.iter().all(|checked| matches!(checked, Err(Refusal::WrongPassword))), "{name}: {refused:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn one_client_that_shows_many_passwords_takes_its_places_and_no_more() {
+        let passwords = Passwords::new(&Metrics::new());
+        let accounts = Accounts::new([("alice".to_owned(), hash("one"))]);
+        let address = Some(IpAddr::from([192, 0, 2, 1]));
+        let guesses: Vec<SecretString> = (0..3 * CHECKS_PER_CLIENT_MAX).map(|n| format!("guess {n}").into()).collect();
+        let tries = guesses.iter().map(|guess| passwords.check(&accounts, "alice", guess, address, 0));
+        let refused = futures::future::join_all(tries).await;
+        let looked_at = refused.iter().filter(|checked| matches!(checked, Err(Refusal::WrongPassword))).count();
+        assert_eq!(looked_at, CHECKS_PER_CLIENT_MAX, "{refused:?}");
     }
 
     #[test]

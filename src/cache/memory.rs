@@ -26,9 +26,9 @@ const SHARDS_MAX: u64 = 8;
 const SHARD_BYTES_MIN: u64 = 8 << 20;
 /// Small values that each thread has for itself.
 const NEAR_MAX: usize = 4096;
-/// Manifests that each thread has for itself, and their size: nearly all are smaller.
-const NEAR_MANIFESTS_MAX: usize = 512;
-const NEAR_MANIFEST_BYTES_MAX: usize = 16 * 1024;
+/// What share of the bytes of all manifests each thread may have for itself, and the largest one: nearly all are smaller.
+const NEAR_SHARE: u64 = 8;
+const NEAR_MANIFEST_BYTES_MAX: u64 = 16 * 1024;
 
 /// A manifest, ready to be sent.
 #[derive(Debug, PartialEq, Eq)]
@@ -51,7 +51,7 @@ impl StoredManifest {
 
     /// The same in memory of its own, unless that is too much.
     fn copied(&self) -> Option<Arc<Self>> {
-        let is_small = self.bytes.len() <= NEAR_MANIFEST_BYTES_MAX;
+        let is_small = self.bytes.len() as u64 <= NEAR_MANIFEST_BYTES_MAX;
         is_small.then(|| Self::new(self.digest, self.media_type.clone(), Bytes::copy_from_slice(&self.bytes)))
     }
 }
@@ -138,12 +138,14 @@ impl Memory {
     pub fn new(manifests_max_bytes: u64) -> Self {
         let manifests_max = usize::try_from(manifests_max_bytes / ENTRY_BYTES).unwrap_or(usize::MAX);
         let manifest_shards = manifests_max_bytes / SHARD_BYTES_MIN;
+        let near_manifests = manifests_max_bytes / NEAR_SHARE / NEAR_MANIFEST_BYTES_MAX;
+        let near_manifests = usize::try_from(near_manifests).unwrap_or(NEAR_MAX).min(NEAR_MAX);
         Self {
             epoch: AtomicU64::new(0),
             entering: Mutex::default(),
             private: Layered::new(SHARDS_MAX, ENTRIES_MAX, ENTRIES_MAX as u64, UnitWeighter, NEAR_MAX),
             tags: Layered::new(SHARDS_MAX, ENTRIES_MAX, ENTRIES_MAX as u64, UnitWeighter, NEAR_MAX),
-            manifests: Layered::new(manifest_shards, manifests_max, manifests_max_bytes, ByBytes, NEAR_MANIFESTS_MAX),
+            manifests: Layered::new(manifest_shards, manifests_max, manifests_max_bytes, ByBytes, near_manifests),
         }
     }
 
