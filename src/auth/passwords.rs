@@ -239,7 +239,10 @@ mod tests {
         // Nobody learns from that whether there is such a user.
         for (name, password) in [("alice", "guess"), ("mallory", "guess")] {
             let refused = all_try(name, password).await;
-            assert!(refused.iter().all(|checked| matches!(checked, Err(Refusal::WrongPassword))), "{name}: {refused:?}");
+            assert!(
+                refused.iter().all(|checked| matches!(checked, Err(Refusal::WrongPassword))),
+                "{name}: {refused:?}"
+            );
         }
     }
 
