@@ -40,7 +40,7 @@ pub struct Metrics {
 type Ended = (&'static str, &'static str, Option<u16>);
 
 /// Combinations of labels that each thread has at hand.
-const ENDED_MAX: usize = 64;
+const ENDED_MAX: usize = 512;
 /// Counters stay where they are.
 const ALWAYS: u64 = 0;
 

@@ -13,14 +13,15 @@ use std::sync::Arc;
 use quick_cache::{DefaultHashBuilder, Equivalent};
 use thread_local::ThreadLocal;
 
-/// For each thread a table in which an entry has one place: another one that belongs there takes it.
+/// For each thread a table in which an entry has one shelf; of three that belong there the one put down first is lost.
 pub struct Near<K: Send, V: Send> {
     hasher: DefaultHashBuilder,
-    places: usize,
+    shelves: usize,
     of_threads: ThreadLocal<RefCell<Table<K, V>>>,
 }
 
-type Table<K, V> = Box<[Option<Entry<K, V>>]>;
+/// Shelves, each with the newer entry first.
+type Table<K, V> = Box<[[Option<Entry<K, V>>; 2]]>;
 
 struct Entry<K, V> {
     key: K,
@@ -28,10 +29,11 @@ struct Entry<K, V> {
     since: u64,
 }
 
-impl<K: Hash + Send, V: Clone + Send> Near<K, V> {
-    /// So many places for each thread that asks, at least one.
-    pub fn new(places: usize) -> Self {
-        Self { hasher: DefaultHashBuilder::default(), places: places.max(1), of_threads: ThreadLocal::new() }
+impl<K: Eq + Hash + Send, V: Clone + Send> Near<K, V> {
+    /// So many entries at most for each thread that asks, in pairs.
+    pub fn new(entries_max: usize) -> Self {
+        let (hasher, shelves) = (DefaultHashBuilder::default(), entries_max.div_ceil(2).max(1));
+        Self { hasher, shelves, of_threads: ThreadLocal::new() }
     }
 
     /// What this thread put here at the same moment.
@@ -40,26 +42,32 @@ impl<K: Hash + Send, V: Clone + Send> Near<K, V> {
         Q: Hash + Equivalent<K> + ?Sized,
     {
         let table = self.of_threads.get()?.borrow();
-        let entry = table[self.place_of(key)].as_ref()?;
-        (entry.since == moment && key.equivalent(&entry.key)).then(|| entry.value.clone())
+        let mut entries = table[self.shelf_of(key)].iter().flatten();
+        let entry = entries.find(|entry| entry.since == moment && key.equivalent(&entry.key))?;
+        Some(entry.value.clone())
     }
 
     /// For this thread alone; `moment` is from before the value was read, and `value` shares no count with others.
     pub fn put(&self, key: K, value: V, moment: u64) {
-        let place = self.place_of(&key);
-        let table = self.of_threads.get_or(|| RefCell::new((0..self.places).map(|_| None).collect()));
-        table.borrow_mut()[place] = Some(Entry { key, value, since: moment });
+        let shelf = self.shelf_of(&key);
+        let table = self.of_threads.get_or(|| RefCell::new((0..self.shelves).map(|_| [None, None]).collect()));
+        let [newer, older] = &mut table.borrow_mut()[shelf];
+        // What is of the past, or the same under an older value, makes place before anything else does.
+        if newer.as_ref().is_some_and(|newer| newer.since == moment && newer.key != key) {
+            std::mem::swap(newer, older);
+        }
+        *newer = Some(Entry { key, value, since: moment });
     }
 
-    fn place_of<Q: Hash + ?Sized>(&self, key: &Q) -> usize {
-        // The remainder is less than the number of places, which is a `usize`.
-        usize::try_from(self.hasher.hash_one(key) % self.places as u64).unwrap_or(0)
+    fn shelf_of<Q: Hash + ?Sized>(&self, key: &Q) -> usize {
+        // The remainder is less than the number of shelves, which is a `usize`.
+        usize::try_from(self.hasher.hash_one(key) % self.shelves as u64).unwrap_or(0)
     }
 }
 
 impl<K: Send, V: Send> fmt::Debug for Near<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Near").field("places", &self.places).finish_non_exhaustive()
+        f.debug_struct("Near").field("shelves", &self.shelves).finish_non_exhaustive()
     }
 }
 
@@ -120,12 +128,20 @@ mod tests {
     }
 
     #[test]
-    fn one_place_holds_the_last_that_came_and_answers_for_nothing_else() {
+    fn one_shelf_holds_the_last_two_that_came_and_answers_for_nothing_else() {
         let near = Near::new(1);
+        let held = |moment| ["a", "b", "c"].map(|key| near.get(key, moment));
         near.put("a", 1, 0);
-        assert_eq!(near.get("b", 0), None);
+        assert_eq!(held(0), [Some(1), None, None]);
         near.put("b", 2, 0);
-        assert_eq!((near.get("a", 0), near.get("b", 0)), (None, Some(2)));
+        assert_eq!(held(0), [Some(1), Some(2), None]);
+        near.put("c", 3, 0);
+        assert_eq!(held(0), [None, Some(2), Some(3)]);
+        near.put("b", 4, 0);
+        near.put("b", 5, 0);
+        assert_eq!(held(0)[1], Some(5), "of two values the newer one counts");
+        near.put("a", 6, 1);
+        assert_eq!(held(1), [Some(6), None, None]);
     }
 
     #[test]
