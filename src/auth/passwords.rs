@@ -178,6 +178,8 @@ impl std::fmt::Debug for Passwords {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
     use super::*;
 
     fn hash(password: &str) -> SecretString {
@@ -225,15 +227,24 @@ mod tests {
         assert_eq!(check(&passwords, &accounts, "alice", "one", 0).await, "in", "it is remembered");
     }
 
+    /// All of them ask before the first one is answered.
+    async fn at_once<T>(passwords: &Passwords, tries: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
+        let turns = passwords.checks.acquire_many(u32::try_from(CHECKS_MAX).unwrap()).await.unwrap();
+        let mut all = pin!(futures::future::join_all(tries));
+        assert!(futures::poll!(all.as_mut()).is_pending());
+        drop(turns);
+        all.await
+    }
+
     #[tokio::test]
     async fn a_crowd_behind_one_address_that_shows_one_password_takes_one_place() {
         let passwords = Passwords::new(&Metrics::new());
         let accounts = Accounts::new([("alice".to_owned(), hash("one"))]);
         let address = Some(IpAddr::from([192, 0, 2, 1]));
         let all_try = async |name: &'static str, password: &'static str| {
-            let (password, n_clients) = (SecretString::from(password), 3 * CHECKS_PER_CLIENT_MAX);
-            let tries = (0..n_clients).map(|_| passwords.check(&accounts, name, &password, address, 0));
-            futures::future::join_all(tries).await
+            let password = SecretString::from(password);
+            let tries = (0..3 * CHECKS_PER_CLIENT_MAX).map(|_| passwords.check(&accounts, name, &password, address, 0));
+            at_once(&passwords, tries).await
         };
         assert!(all_try("alice", "one").await.into_iter().all(|checked| checked.is_ok()));
         // Nobody learns from that whether there is such a user.
@@ -253,7 +264,7 @@ mod tests {
         let address = Some(IpAddr::from([192, 0, 2, 1]));
         let guesses: Vec<SecretString> = (0..3 * CHECKS_PER_CLIENT_MAX).map(|n| format!("guess {n}").into()).collect();
         let tries = guesses.iter().map(|guess| passwords.check(&accounts, "alice", guess, address, 0));
-        let refused = futures::future::join_all(tries).await;
+        let refused = at_once(&passwords, tries).await;
         let looked_at = refused.iter().filter(|checked| matches!(checked, Err(Refusal::WrongPassword))).count();
         assert_eq!(looked_at, CHECKS_PER_CLIENT_MAX, "{refused:?}");
     }
