@@ -8,7 +8,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, 
 
 use crate::near::Near;
 
-/// The metrics of one server. Handles are made once: recording is an atomic addition.
+/// The metrics of one server. Handles are made seldom: recording is an atomic addition.
 #[derive(Clone)]
 pub struct Metrics {
     recorder: Arc<PrometheusRecorder>,
@@ -92,7 +92,7 @@ impl Metrics {
         Self {
             recorder,
             handle,
-            ended: Arc::new(Near::new(ENDED_MAX)),
+            ended: Arc::new(Near::of_each(ENDED_MAX)),
             fills_in_flight,
             fill_bytes,
             evicted_bytes,

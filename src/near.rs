@@ -30,10 +30,15 @@ struct Entry<K, V> {
 }
 
 impl<K: Eq + Hash + Send, V: Clone + Send> Near<K, V> {
-    /// So many entries at most for each thread that asks, in pairs.
+    /// So many entries at most for as many threads as there are cores, in pairs; fewer than a pair for each are none.
     pub fn new(entries_max: usize) -> Self {
-        let (hasher, shelves) = (DefaultHashBuilder::default(), entries_max.div_ceil(2).max(1));
-        Self { hasher, shelves, of_threads: ThreadLocal::new() }
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        Self::of_each(entries_max / threads)
+    }
+
+    /// So many entries at most for each thread.
+    pub fn of_each(entries_max: usize) -> Self {
+        Self { hasher: DefaultHashBuilder::default(), shelves: entries_max / 2, of_threads: ThreadLocal::new() }
     }
 
     /// What this thread put here at the same moment.
@@ -42,14 +47,14 @@ impl<K: Eq + Hash + Send, V: Clone + Send> Near<K, V> {
         Q: Hash + Equivalent<K> + ?Sized,
     {
         let table = self.of_threads.get()?.borrow();
-        let mut entries = table[self.shelf_of(key)].iter().flatten();
+        let mut entries = table[self.shelf_of(key)?].iter().flatten();
         let entry = entries.find(|entry| entry.since == moment && key.equivalent(&entry.key))?;
         Some(entry.value.clone())
     }
 
-    /// For this thread alone; `moment` is from before the value was read, and `value` shares no count with others.
+    /// For this thread alone; `moment` is from before the value was read, and `value` should share no count that its readers move.
     pub fn put(&self, key: K, value: V, moment: u64) {
-        let shelf = self.shelf_of(&key);
+        let Some(shelf) = self.shelf_of(&key) else { return };
         let table = self.of_threads.get_or(|| RefCell::new((0..self.shelves).map(|_| [None, None]).collect()));
         let [newer, older] = &mut table.borrow_mut()[shelf];
         // What is of the past, or the same under an older value, makes place before anything else does.
@@ -59,9 +64,9 @@ impl<K: Eq + Hash + Send, V: Clone + Send> Near<K, V> {
         *newer = Some(Entry { key, value, since: moment });
     }
 
-    fn shelf_of<Q: Hash + ?Sized>(&self, key: &Q) -> usize {
-        // The remainder is less than the number of shelves, which is a `usize`.
-        usize::try_from(self.hasher.hash_one(key) % self.shelves as u64).unwrap_or(0)
+    fn shelf_of<Q: Hash + ?Sized>(&self, key: &Q) -> Option<usize> {
+        let shelf = self.hasher.hash_one(key).checked_rem(self.shelves as u64)?;
+        usize::try_from(shelf).ok()
     }
 }
 
@@ -118,7 +123,7 @@ mod tests {
 
     #[test]
     fn what_is_from_another_moment_is_not_there() {
-        let near = Near::new(8);
+        let near = Near::of_each(8);
         near.put("a", 1, 7);
         assert_eq!(near.get("a", 7), Some(1));
         assert_eq!(near.get("a", 8), None);
@@ -129,7 +134,7 @@ mod tests {
 
     #[test]
     fn one_shelf_holds_the_last_two_that_came_and_answers_for_nothing_else() {
-        let near = Near::new(1);
+        let near = Near::of_each(2);
         let held = |moment| ["a", "b", "c"].map(|key| near.get(key, moment));
         near.put("a", 1, 0);
         assert_eq!(held(0), [Some(1), None, None]);
@@ -145,8 +150,15 @@ mod tests {
     }
 
     #[test]
+    fn where_there_is_no_room_nothing_is_kept() {
+        let near = Near::of_each(1);
+        near.put("a", 1, 0);
+        assert_eq!(near.get("a", 0), None);
+    }
+
+    #[test]
     fn threads_see_what_they_put_here_and_nothing_of_others() {
-        let near = Near::new(8);
+        let near = Near::of_each(8);
         near.put("a", 1, 0);
         std::thread::scope(|scope| {
             scope.spawn(|| {

@@ -8,7 +8,7 @@ use crate::oci::Digest;
 const NAME_BYTES_MAX: usize = 255;
 
 /// Whom a client proved to be in its handshake: its certificate was issued by an authority of `http.tls.client_ca`, is
-/// in its time, and the client has its key. It is in the extensions of each request of that connection.
+/// in its time, and the client has its key. Each request of that connection comes with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerCertificate {
     /// The subject's one common name; none if there are several, for then nobody can tell which one counts.

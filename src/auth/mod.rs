@@ -103,7 +103,7 @@ impl Authority {
         Ok(Self {
             standing: RwLock::new(Arc::new(standing)),
             version: AtomicU64::new(0),
-            near: Near::new(1),
+            near: Near::of_each(2),
             passwords: Passwords::new(metrics),
             tokens: Tokens::new(keys, clock.clone(), metrics),
             robots: Robots::open(metadata.clone()).await?,

@@ -24,10 +24,10 @@ const ENTRY_BYTES: u64 = 512;
 const SHARDS_MAX: u64 = 8;
 /// What such a part of the manifests holds at least: the largest manifest has to fit into one.
 const SHARD_BYTES_MIN: u64 = 8 << 20;
-/// Small values that each thread has for itself.
-const NEAR_MAX: usize = 4096;
-/// What share of the bytes of all manifests each thread may have for itself, and the largest one: nearly all are smaller.
-const NEAR_SHARE: u64 = 8;
+/// Copies of small values that all threads have together.
+const NEAR_MAX: usize = 16 * 1024;
+/// What share of the bytes of all manifests they may have copies of, and the largest one: nearly all are smaller.
+const NEAR_SHARE: u64 = 4;
 const NEAR_MANIFEST_BYTES_MAX: u64 = 16 * 1024;
 
 /// A manifest, ready to be sent.
@@ -62,12 +62,10 @@ impl StoredManifest {
 /// as large as a query is.
 ///
 /// Its maps are read for every request, some more than once: a read must cost little, so they are not of the kind that keeps
-/// an exact order of use, and each thread has copies of what it lately read, which hold until anything is forgotten.
+/// an exact order of use, and each thread has copies of what it lately read, which hold until something of the same kind is
+/// forgotten.
 #[derive(Debug)]
 pub struct Memory {
-    epoch: AtomicU64,
-    /// Held while the epoch moves, and while something read from the index enters.
-    entering: Mutex<()>,
     private: Layered<RepositoryName, bool>,
     tags: Layered<(RepositoryName, Tag), Arc<TagRow>>,
     manifests: Layered<(RepositoryName, Digest), Arc<StoredManifest>, ByBytes>,
@@ -76,6 +74,9 @@ pub struct Memory {
 /// What all threads share, and the copies of each.
 #[derive(Debug)]
 struct Layered<K: Send, V: Send, W = UnitWeighter> {
+    epoch: AtomicU64,
+    /// Held while the epoch moves, and while something read from the index enters.
+    entering: Mutex<()>,
     near: Near<K, V>,
     shared: Cache<K, V, W>,
 }
@@ -113,11 +114,30 @@ where
         options.shards(shards).estimated_items_capacity(entries_max).weight_capacity(weight_max);
         let options = options.build().expect("both capacities are given");
         let shared = Cache::with_options(options, weigh, DefaultHashBuilder::default(), DefaultLifecycle::default());
-        Self { near: Near::new(near_max), shared }
+        Self { epoch: AtomicU64::new(0), entering: Mutex::default(), near: Near::new(near_max), shared }
     }
 
-    /// What is remembered. `epoch` is from before this call; `copy` makes what shares nothing with the original, if there is
-    /// to be a copy.
+    fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// Takes in what was read from the index, unless something was forgotten since.
+    fn remember(&self, since: u64, key: K, value: V) {
+        let _entering = self.entering.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.epoch() == since {
+            self.shared.insert(key, value);
+        }
+    }
+
+    /// The new epoch begins when what is to be forgotten is gone: whoever sees it can copy none of that.
+    fn forget<T>(&self, invalidate: impl FnOnce(&Cache<K, V, W>) -> T) {
+        let _entering = self.entering.lock().unwrap_or_else(PoisonError::into_inner);
+        invalidate(&self.shared);
+        self.epoch.fetch_add(1, Ordering::Release);
+    }
+
+    /// What is remembered. `epoch` is from before this call; `copy` makes what shares no count that is moved with the
+    /// original, if there is to be a copy.
     fn get<Q>(&self, key: &Q, epoch: u64, own: impl FnOnce() -> K, copy: impl FnOnce(&V) -> Option<V>) -> Option<V>
     where
         Q: Hash + Equivalent<K>,
@@ -141,8 +161,6 @@ impl Memory {
         let near_manifests = manifests_max_bytes / NEAR_SHARE / NEAR_MANIFEST_BYTES_MAX;
         let near_manifests = usize::try_from(near_manifests).unwrap_or(NEAR_MAX).min(NEAR_MAX);
         Self {
-            epoch: AtomicU64::new(0),
-            entering: Mutex::default(),
             private: Layered::new(SHARDS_MAX, ENTRIES_MAX, ENTRIES_MAX as u64, UnitWeighter, NEAR_MAX),
             tags: Layered::new(SHARDS_MAX, ENTRIES_MAX, ENTRIES_MAX as u64, UnitWeighter, NEAR_MAX),
             manifests: Layered::new(manifest_shards, manifests_max, manifests_max_bytes, ByBytes, near_manifests),
@@ -155,12 +173,12 @@ impl Memory {
         name: &RepositoryName,
         load: impl AsyncFnOnce() -> Result<bool, Error>,
     ) -> Result<bool, Error> {
-        let epoch = self.epoch();
+        let epoch = self.private.epoch();
         if let Some(private) = self.private.get(name, epoch, || name.clone(), |private| Some(*private)) {
             return Ok(private);
         }
         let private = Box::pin(load()).await?;
-        self.remember(epoch, || self.private.shared.insert(name.clone(), private));
+        self.private.remember(epoch, name.clone(), private);
         Ok(private)
     }
 
@@ -171,12 +189,12 @@ impl Memory {
         tag: &Tag,
         load: impl AsyncFnOnce() -> Result<Option<TagRow>, Error>,
     ) -> Result<Option<Arc<TagRow>>, Error> {
-        let (epoch, own) = (self.epoch(), || (name.clone(), tag.clone()));
+        let (epoch, own) = (self.tags.epoch(), || (name.clone(), tag.clone()));
         if let Some(row) = self.tags.get(&Of(name, tag), epoch, own, |row| Some(Arc::new(TagRow::clone(row)))) {
             return Ok(Some(row));
         }
         let Some(row) = Box::pin(load()).await?.map(Arc::new) else { return Ok(None) };
-        self.remember(epoch, || self.tags.shared.insert(own(), Arc::clone(&row)));
+        self.tags.remember(epoch, own(), Arc::clone(&row));
         Ok(Some(row))
     }
 
@@ -187,54 +205,34 @@ impl Memory {
         digest: &Digest,
         load: impl AsyncFnOnce() -> Result<Option<Arc<StoredManifest>>, Error>,
     ) -> Result<Option<Arc<StoredManifest>>, Error> {
-        let (epoch, own) = (self.epoch(), || (name.clone(), *digest));
+        let (epoch, own) = (self.manifests.epoch(), || (name.clone(), *digest));
         if let Some(manifest) = self.manifests.get(&Of(name, digest), epoch, own, |manifest| manifest.copied()) {
             return Ok(Some(manifest));
         }
         let Some(manifest) = Box::pin(load()).await? else { return Ok(None) };
-        self.remember(epoch, || self.manifests.shared.insert(own(), Arc::clone(&manifest)));
+        self.manifests.remember(epoch, own(), Arc::clone(&manifest));
         Ok(Some(manifest))
     }
 
     /// To be called after a repository became private, and before that is acknowledged.
     pub fn forget_repository(&self, name: &RepositoryName) {
-        self.forget(|| self.private.shared.remove(name));
+        self.private.forget(|private| private.remove(name));
     }
 
     /// To be called after a tag moved or went, and before that is acknowledged.
     pub fn forget_tag(&self, name: &RepositoryName, tag: &Tag) {
-        self.forget(|| self.tags.shared.remove(&Of(name, tag)));
+        self.tags.forget(|tags| tags.remove(&Of(name, tag)));
     }
 
     /// To be called after a manifest and the tags naming it went, and before that is acknowledged.
     pub fn forget_manifest(&self, name: &RepositoryName, digest: &Digest) {
-        self.forget(|| {
-            self.manifests.shared.remove(&Of(name, digest));
-            self.tags.shared.retain(|(repository, _), row| row.digest != *digest || repository != name);
-        });
+        self.manifests.forget(|manifests| manifests.remove(&Of(name, digest)));
+        self.tags.forget(|tags| tags.retain(|(repository, _), row| row.digest != *digest || repository != name));
     }
 
     /// To be called after a blob's bytes were found to be wrong: whatever repository has them for a manifest.
     pub fn forget_bytes(&self, digest: &Digest) {
-        self.forget(|| self.manifests.shared.retain(|(_, of), _| of != digest));
-    }
-
-    fn epoch(&self) -> u64 {
-        self.epoch.load(Ordering::Acquire)
-    }
-
-    fn remember(&self, since: u64, insert: impl FnOnce()) {
-        let _entering = self.entering.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.epoch() == since {
-            insert();
-        }
-    }
-
-    /// The new epoch begins when what is to be forgotten is gone: whoever sees it can copy none of that.
-    fn forget<T>(&self, invalidate: impl FnOnce() -> T) {
-        let _entering = self.entering.lock().unwrap_or_else(PoisonError::into_inner);
-        invalidate();
-        self.epoch.fetch_add(1, Ordering::Release);
+        self.manifests.forget(|manifests| manifests.retain(|(_, of), _| of != digest));
     }
 }
 

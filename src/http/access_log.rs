@@ -19,7 +19,6 @@ use super::forwarded::Client;
 use super::request::RequestId;
 use super::v2::outcome_of;
 use super::{AppState, admin, route};
-use crate::oci::RepositoryName;
 use crate::registry::{Outcome, Staleness};
 
 /// What a request turned out to want.
@@ -156,10 +155,11 @@ impl Drop for Line {
         app.metrics.request_seconds.record(took.as_secs_f64());
         info!(
             target: "entrepot::access",
-            method = method.as_str(),
+            message = operation,
+            %method,
             path,
             client = client.map(tracing::field::display),
-            repository = action.and_then(route::Action::name).map(RepositoryName::as_str),
+            repository = action.and_then(route::Action::name).map(tracing::field::display),
             reference = action.and_then(route::Action::reference).as_deref(),
             status,
             sent_bytes,
@@ -169,7 +169,6 @@ impl Drop for Line {
             stale,
             identity = identity.as_deref(),
             request_id = %id,
-            message = operation,
         );
     }
 }

@@ -32,7 +32,7 @@ use crate::registry::{BlobPin, BlobReader, Standing};
 
 /// The mappings that bodies of one connection have handed to hyper and that are not yet sent.
 ///
-/// Shared by the connection's IO type and by the bodies of its requests, which find it in the request's extensions.
+/// Shared by the connection's IO type and by the bodies of its requests, which come with it (`request::Arrived`).
 #[derive(Debug, Default)]
 pub struct Mappings {
     /// A handful of entries at most: hyper holds one body of a connection at a time and few of its frames.

@@ -12,8 +12,8 @@ use crate::metrics::Metrics;
 use crate::near::Near;
 use crate::oci::RepositoryName;
 
-/// Repositories that each thread remembers at most, each by every spelling that clients use.
-const LOCATED_MAX: usize = 2048;
+/// Repositories remembered at most, by all threads together, each by every spelling that clients use.
+const LOCATED_MAX: usize = 8192;
 /// The longest `?ns=` and the longest host of a request that is remembered: no real one is longer.
 const WORD_BYTES_MAX: usize = 255;
 
@@ -61,7 +61,7 @@ impl Equivalent<Spelling> for Spelled<'_> {
 impl Directory {
     /// These names, of which nobody has asked yet.
     pub fn new(names: Names, metrics: &Metrics) -> Self {
-        metrics.limit("repositories_located_per_thread_max", LOCATED_MAX as u64);
+        metrics.limit("repositories_located_max", LOCATED_MAX as u64);
         Self { names, located: Near::new(LOCATED_MAX) }
     }
 

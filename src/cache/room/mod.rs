@@ -9,7 +9,7 @@ mod report;
 mod reservation;
 mod sweep;
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::MutexGuard as AsyncGuard;
@@ -32,8 +32,10 @@ pub use quota::QuotaPromise;
 pub use reservation::{Pin, Reservation};
 pub(in crate::cache) use sweep::Batch;
 
-/// Reads that each thread remembers to have noted.
-const TOUCHED_MAX: usize = 1024;
+/// Reads that all threads together remember to have noted.
+const TOUCHED_MAX: usize = 16 * 1024;
+/// The seconds since 1970, until the year 36812.
+const SECONDS_BITS: u32 = 40;
 
 /// The disk of one store. Shared by fills, uploads and readers.
 #[derive(Debug)]
@@ -54,6 +56,8 @@ pub struct Room {
     quotas: Quotas,
     /// What each thread noted lately, and in which second.
     touched: Near<Digest, ()>,
+    /// How often what was noted was taken to the index.
+    flushes: AtomicU64,
 }
 
 impl Room {
@@ -90,6 +94,7 @@ impl Room {
             naming: Naming::new(),
             quotas,
             touched: Near::new(TOUCHED_MAX),
+            flushes: AtomicU64::new(0),
         };
         room.finish_leftovers().await?;
         room.settle_quarantine().await?;
@@ -126,18 +131,24 @@ impl Room {
 
     /// Notes that a blob was read.
     pub fn touch(&self, digest: Digest) {
+        let flushes = self.flushes.load(Ordering::Acquire);
         let now_ms = self.clock.now_ms();
-        // The order of eviction is in seconds. What is read over and over is noted by each thread once in one.
-        let second = now_ms.cast_unsigned() / 1000;
-        if self.touched.get(&digest, second).is_none() {
-            self.touched.put(digest, (), second);
+        // The order of eviction within a second matters to nobody, so each thread notes what it reads over and over once in one.
+        // After a flush it does so anew: whoever sweeps looks at what was read since.
+        let moment = (now_ms.cast_unsigned() / 1000).wrapping_add(flushes << SECONDS_BITS);
+        if self.touched.get(&digest, moment).is_none() {
+            self.touched.put(digest, (), moment);
             self.ledger().touch(digest, now_ms);
         }
     }
 
     /// Moves the noted reads to the index. A crash before this forgets them: the order of eviction is a little older.
     pub async fn flush_touches(&self) -> Result<(), Error> {
-        let touches = self.ledger().take_touches();
+        let touches = {
+            let mut ledger = self.ledger();
+            self.flushes.fetch_add(1, Ordering::Release);
+            ledger.take_touches()
+        };
         if !touches.is_empty() {
             let written = self.metadata.touch(&touches).await;
             if written.is_err() {

@@ -37,6 +37,22 @@ async fn a_blob_that_a_client_was_told_of_waits_for_its_manifest() {
 }
 
 #[tokio::test]
+async fn a_read_is_noted_anew_in_the_same_second_once_the_earlier_ones_are_in_the_index() {
+    let registry = TestRegistry::builder().start().await;
+    let digest = registry.push_blob("app", &b"layer"[..]).await;
+    let room = &registry.registry().depot().room;
+    for _ in 0..2 {
+        room.flush_touches().await.unwrap();
+        assert_eq!(room.n_touches(), 0);
+        for _ in 0..2 {
+            assert_eq!(registry.head(&blob_path("app", &digest)).await.status(), 200);
+            assert_eq!(room.n_touches(), 1, "whoever sweeps now has to know of it");
+        }
+    }
+    registry.finish().await;
+}
+
+#[tokio::test]
 async fn layers_wait_while_others_of_their_repository_are_being_uploaded() {
     let registry = TestRegistry::builder().start().await;
     let digest = registry.push_blob("app", &b"layer"[..]).await;
