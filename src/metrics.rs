@@ -6,7 +6,7 @@ use std::time::Duration;
 use metrics::{Counter, Gauge, Histogram, Recorder as _, with_local_recorder};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
-use crate::near::Near;
+use crate::near::{ALWAYS, Near};
 
 /// The metrics of one server. Handles are made seldom: recording is an atomic addition.
 #[derive(Clone)]
@@ -41,8 +41,6 @@ type Ended = (&'static str, &'static str, Option<u16>);
 
 /// Combinations of labels that each thread has at hand.
 const ENDED_MAX: usize = 512;
-/// Counters stay where they are.
-const ALWAYS: u64 = 0;
 
 /// What is counted of requests with the same labels.
 struct Counted {

@@ -9,7 +9,7 @@ use quick_cache::Equivalent;
 
 use super::routing::{Names, Route, Target, Unroutable};
 use crate::metrics::Metrics;
-use crate::near::Near;
+use crate::near::{ALWAYS, Near};
 use crate::oci::RepositoryName;
 
 /// Repositories remembered at most, by all threads together, each by every spelling that clients use.
@@ -32,9 +32,6 @@ pub struct Directory {
     names: Names,
     located: Near<Spelling, Arc<Located>>,
 }
-
-/// The configuration stays what it is, so there is one moment only.
-const ALWAYS: u64 = 0;
 
 /// What a request says about its repository.
 #[derive(Debug, PartialEq, Eq, Hash)]

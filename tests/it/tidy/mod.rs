@@ -33,7 +33,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Known to all and knowing nobody.
+/// Known to all and knowing nobody but [`GROUND`].
 const LEAVES: &[&str] = &["clock", "crowd", "fault", "metrics", "near", "outbound", "pause", "report", "telemetry"];
 
 /// The leaf that the others may use.
